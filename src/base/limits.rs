@@ -1,0 +1,71 @@
+//! Every limit of the program, each with its reason. Relations between them are asserted when the
+//! crate compiles. What the config may change has its default here.
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+
+/// Attempts in one plan: three models with two or three targets each; more only delays the truth.
+pub const PLAN_ATTEMPTS_MAX: usize = 8;
+/// Names in a request's `models`, `provider.order`, `only` and `ignore`: as many as could matter.
+pub const REQUEST_NAMES_MAX: usize = 32;
+
+/// Header fields in one head: browsers and SDKs send under 40.
+pub const HEAD_FIELDS_MAX: usize = 96;
+/// Default for `server.head_max`, and the cap on a provider's response head.
+pub const HEAD_BYTES_MAX: usize = 64 * KIB;
+/// Default for `server.body_max`: a few images or a long document in base64.
+pub const BODY_BYTES_MAX: usize = 32 * MIB;
+/// Hex digits in a chunk size: 2^40 bytes is past every body limit.
+pub const CHUNK_DIGITS_MAX: usize = 10;
+/// Bytes of one chunk extension: nobody uses them, so they may not cost anything either.
+pub const CHUNK_EXTENSION_MAX: usize = 256;
+/// Bytes of one trailer section.
+pub const TRAILER_BYTES_MAX: usize = 8 * KIB;
+
+/// One SSE event: generated images arrive as events of one to two MiB.
+pub const FRAME_BYTES_MAX: usize = 8 * MIB;
+/// Default for `hold_max`: what may be held before commit, except under `complete`.
+pub const HOLD_BYTES_MAX: usize = 64 * KIB;
+/// `hold_max` under `complete`, and the default for `answer_max`.
+pub const ANSWER_BYTES_MAX: usize = 8 * MIB;
+/// What is kept of a provider's error body: its message is in the first few KiB.
+pub const ERROR_BYTES_MAX: usize = 64 * KIB;
+/// Nesting of JSON that is read: real requests stay under 40.
+pub const JSON_DEPTH_MAX: usize = 128;
+/// Choices of one answer that are followed (`n`): OpenAI's own limit.
+pub const CHOICES_MAX: usize = 128;
+
+/// The first receive buffer of a stream: an event or two; it grows when reads fill it.
+pub const READ_BYTES_MIN: usize = 4 * KIB;
+/// The largest receive buffer of a stream.
+pub const READ_BYTES_MAX: usize = 64 * KIB;
+/// Bytes that may wait for a slow client before reading upstream stops.
+pub const BACKLOG_BYTES_MAX: usize = 64 * KIB;
+/// Bytes of a next request that are read while an answer is still under way.
+pub const PIPELINE_BYTES_MAX: usize = 64 * KIB;
+
+/// Idle connections kept for one endpoint and core.
+pub const POOL_IDLE_MAX: usize = 128;
+/// How long an idle upstream connection is kept, in ms: below the 60 s that many providers allow.
+pub const POOL_IDLE_MS: u32 = 50_000;
+/// How long the rest of an answered body is waited for so that its connection can be kept, in ms.
+pub const DRAIN_REST_MS: u32 = 1_000;
+/// Bytes of such a rest.
+pub const DRAIN_REST_BYTES: usize = 64 * KIB;
+
+/// How long a client may take for a request head, in ms.
+pub const HEAD_MS: u32 = 10_000;
+/// How long a client may take between two reads of a request body, in ms.
+pub const BODY_MS: u32 = 30_000;
+/// How long an idle client connection is kept, in ms.
+pub const KEEP_ALIVE_MS: u32 = 75_000;
+/// How long a client may take to accept bytes, in ms.
+pub const WRITE_MS: u32 = 30_000;
+/// Between two SSE comments while an opened stream waits, in ms.
+pub const HEARTBEAT_MS: u32 = 10_000;
+
+const _: () = assert!(HOLD_BYTES_MAX < ANSWER_BYTES_MAX);
+const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX);
+const _: () = assert!(READ_BYTES_MAX <= BACKLOG_BYTES_MAX);
+const _: () = assert!(HEAD_BYTES_MAX <= BODY_BYTES_MAX);
+const _: () = assert!(PLAN_ATTEMPTS_MAX <= u8::MAX as usize);

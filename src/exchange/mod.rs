@@ -1,0 +1,1 @@
+//! F5 one exchange, from request bytes to the last response byte. Pure.

@@ -1,0 +1,1 @@
+//! F2 what the bytes mean: providers upstream, dialects downstream.

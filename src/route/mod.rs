@@ -1,0 +1,1 @@
+//! F4 who is tried, in what order.
