@@ -1,0 +1,1 @@
+//! The seeded world: the second implementation of the runtime seam.

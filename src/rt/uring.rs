@@ -1,0 +1,314 @@
+//! The real runtime: monoio, on io_uring or on epoll. The only file that names monoio.
+//!
+//! Decides which driver runs and with which ring flags. Facts of monoio 0.2.4 that bind it stand in
+//! `docs/runtime.md`; the laws of the seam in `rt/mod.rs`.
+
+use std::cell::{Cell, RefCell};
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
+use std::sync::OnceLock;
+use std::task::Poll;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use monoio::buf::IoBuf;
+use monoio::io::{
+    CancelHandle, CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf,
+    OwnedWriteHalf, Splitable,
+};
+use monoio::net::{TcpListener, TcpStream};
+use monoio::time::TimeDriver;
+use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
+
+use super::{Accept, Reader, Rent, Rt, Stop, Writer};
+use crate::base::buf::Buf;
+use crate::base::tick::{Tick, UnixMs};
+
+/// Submission entries of a ring. Operations in flight may be far more; this is what one batch holds.
+const RING_ENTRIES: u32 = 4096;
+
+/// The process's epoch: one for all cores, so that ticks can be compared between them.
+static EPOCH: OnceLock<Instant> = OnceLock::new();
+
+fn epoch() -> Instant {
+    *EPOCH.get_or_init(Instant::now)
+}
+
+/// The monotonic clock, for threads that are not cores.
+pub fn now() -> Tick {
+    Tick(u64::try_from(epoch().elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+/// The wall clock.
+pub fn wall() -> UnixMs {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMs(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// One core's runtime handle.
+#[derive(Clone)]
+pub struct Mono {
+    panics: Rc<Cell<u32>>,
+}
+
+/// Which driver a core runs on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Engine {
+    /// io_uring, with the set-up flags that the kernel accepted.
+    IoUring {
+        /// The flags in words, for the log.
+        flags: &'static str,
+    },
+    /// epoll.
+    Epoll,
+}
+
+enum Built {
+    Ring(Runtime<TimeDriver<IoUringDriver>>),
+    Epoll(Runtime<TimeDriver<LegacyDriver>>),
+}
+
+/// A core's event loop, not yet running.
+pub struct Loop {
+    built: Built,
+    engine: Engine,
+}
+
+impl Loop {
+    /// Builds an io_uring loop with the best flags that this kernel takes.
+    ///
+    /// # Errors
+    /// The kernel's refusal of the plainest ring: no io_uring here, or it is forbidden.
+    pub fn io_uring() -> io::Result<Loop> {
+        if !monoio::utils::detect_uring() {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "this kernel offers no io_uring",
+            ));
+        }
+        let mut last = io::Error::from(io::ErrorKind::Unsupported);
+        for (flags, ring) in ring_set_ups() {
+            let built = RuntimeBuilder::<IoUringDriver>::new()
+                .with_entries(RING_ENTRIES)
+                .uring_builder(ring)
+                .enable_timer()
+                .build();
+            match built {
+                Ok(runtime) => {
+                    let engine = Engine::IoUring { flags };
+                    return Ok(Loop { built: Built::Ring(runtime), engine });
+                }
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+
+    /// Builds an epoll loop.
+    ///
+    /// # Errors
+    /// The kernel's, when descriptors are spent.
+    pub fn epoll() -> io::Result<Loop> {
+        let runtime = RuntimeBuilder::<LegacyDriver>::new().enable_timer().build()?;
+        Ok(Loop { built: Built::Epoll(runtime), engine: Engine::Epoll })
+    }
+
+    /// What it runs on.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+
+    /// Runs `main` to its end on the calling thread.
+    pub fn run<F: Future>(&mut self, main: impl FnOnce(Mono) -> F) -> F::Output {
+        let main = main(Mono { panics: Rc::new(Cell::new(0)) });
+        match &mut self.built {
+            Built::Ring(runtime) => runtime.block_on(main),
+            Built::Epoll(runtime) => runtime.block_on(main),
+        }
+    }
+}
+
+/// Set-ups from best to plainest: 6.1 brought DEFER_TASKRUN, 6.0 SINGLE_ISSUER, 5.19 COOP_TASKRUN.
+fn ring_set_ups() -> [(&'static str, io_uring::Builder); 4] {
+    let plain = io_uring::IoUring::builder;
+    let (mut best, mut single, mut coop) = (plain(), plain(), plain());
+    best.setup_coop_taskrun().setup_single_issuer().setup_defer_taskrun();
+    single.setup_coop_taskrun().setup_single_issuer();
+    coop.setup_coop_taskrun();
+    [
+        ("coop_taskrun, single_issuer, defer_taskrun", best),
+        ("coop_taskrun, single_issuer", single),
+        ("coop_taskrun", coop),
+        ("no flags", plain()),
+    ]
+}
+
+impl Mono {
+    /// How many tasks of this core have panicked.
+    pub fn panics(&self) -> u32 {
+        self.panics.get()
+    }
+}
+
+impl Rt for Mono {
+    type Reader = MonoReader;
+    type Writer = MonoWriter;
+    type Listener = MonoListener;
+    type Stop = MonoStop;
+
+    fn now(&self) -> Tick {
+        now()
+    }
+
+    fn wall(&self) -> UnixMs {
+        wall()
+    }
+
+    fn sleep_until(&self, at: Tick) -> impl Future<Output = ()> + 'static {
+        let instant =
+            (at != Tick::NEVER).then(|| epoch().checked_add(Duration::from_micros(at.0))).flatten();
+        async move {
+            match instant {
+                Some(instant) => monoio::time::sleep_until(instant.into()).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        let panics = self.panics.clone();
+        monoio::spawn(async move {
+            let mut task = Box::pin(task);
+            std::future::poll_fn(|cx| {
+                let polled = std::panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
+                polled.unwrap_or_else(|_| {
+                    panics.set(panics.get() + 1);
+                    Poll::Ready(())
+                })
+            })
+            .await;
+        });
+    }
+
+    fn dial(
+        &self,
+        addr: SocketAddr,
+    ) -> impl Future<Output = io::Result<(MonoReader, MonoWriter)>> + 'static {
+        async move { halves(TcpStream::connect_addr(addr).await?) }
+    }
+
+    fn abort(reader: MonoReader, writer: MonoWriter) {
+        let Ok(stream) = reader.half.reunite(writer.half) else { return };
+        linger_zero(&stream);
+    }
+}
+
+fn halves(stream: TcpStream) -> io::Result<(MonoReader, MonoWriter)> {
+    stream.set_nodelay(true)?;
+    let (read, write) = stream.into_split();
+    Ok((MonoReader { half: read }, MonoWriter { half: write }))
+}
+
+/// SO_LINGER of 0: the close that follows sends a reset.
+#[allow(unsafe_code)]
+fn linger_zero(stream: &TcpStream) {
+    // SAFETY: the descriptor is open for as long as `stream` lives, which outlives this borrow.
+    let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    // A socket that can't be told is closed the ordinary way.
+    let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+}
+
+/// The receiving half of a socket.
+pub struct MonoReader {
+    half: OwnedReadHalf<TcpStream>,
+}
+
+impl Reader for MonoReader {
+    type Stop = MonoStop;
+
+    #[allow(unsafe_code)]
+    fn ready(&self) -> impl Future<Output = io::Result<()>> + 'static {
+        let shared = self.half.0.clone();
+        async move {
+            // SAFETY: the cell is kept alive by `shared`; `readable` takes `&TcpStream` and only
+            // clones its descriptor, and every other use of the cell is on this thread and holds no
+            // reference while it waits for the kernel's answer but to the same descriptor.
+            let stream = unsafe { &*shared.get() };
+            stream.readable(false).await
+        }
+    }
+
+    async fn read(&mut self, buf: Buf, stop: CancelHandle) -> Rent {
+        let (data, start) = buf.into_parts();
+        let len = data.len();
+        debug_assert!(data.capacity() > len, "a read needs room");
+        let tail = monoio::buf::IoBufMut::slice_mut(data, len..);
+        let (result, tail) = self.half.cancelable_read(tail, stop).await;
+        (result, Buf::from_parts(tail.into_inner(), start))
+    }
+}
+
+/// The sending half of a socket.
+pub struct MonoWriter {
+    half: OwnedWriteHalf<TcpStream>,
+}
+
+impl Writer for MonoWriter {
+    type Stop = MonoStop;
+
+    async fn write(&mut self, buf: Buf, stop: CancelHandle) -> Rent {
+        let (data, start) = buf.into_parts();
+        let (result, window) = self.half.cancelable_write(data.slice(start..), stop).await;
+        (result, Buf::from_parts(window.into_inner(), start))
+    }
+}
+
+/// A listening socket of one core.
+pub struct MonoListener {
+    inner: TcpListener,
+}
+
+impl MonoListener {
+    /// Takes over a bound listener. Must be called inside the core's loop.
+    ///
+    /// # Errors
+    /// The kernel's, if the descriptor can't be registered.
+    pub fn from_std(listener: std::net::TcpListener, engine: Engine) -> io::Result<MonoListener> {
+        listener.set_nonblocking(engine == Engine::Epoll)?;
+        Ok(MonoListener { inner: TcpListener::from_std(listener)? })
+    }
+}
+
+impl Accept<Mono> for MonoListener {
+    async fn accept(&self, stop: CancelHandle) -> io::Result<(MonoReader, MonoWriter, SocketAddr)> {
+        let (stream, peer) = self.inner.cancelable_accept(stop).await?;
+        let (reader, writer) = halves(stream)?;
+        Ok((reader, writer, peer))
+    }
+}
+
+/// Gives up operations by monoio's canceller; reused, since a new one allocates.
+pub struct MonoStop {
+    canceller: RefCell<Option<Canceller>>,
+}
+
+impl Stop for MonoStop {
+    type Handle = CancelHandle;
+
+    fn new() -> Self {
+        MonoStop { canceller: RefCell::new(None) }
+    }
+
+    fn handle(&self) -> CancelHandle {
+        self.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle()
+    }
+
+    fn stop(&mut self) {
+        if let Some(canceller) = self.canceller.get_mut().take() {
+            *self.canceller.get_mut() = Some(canceller.cancel());
+        }
+    }
+}
