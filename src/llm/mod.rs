@@ -1,1 +1,8 @@
-//! F2 what the bytes mean: providers upstream, dialects downstream.
+//! F2: what the bytes mean. Providers read what comes from upstream, dialects write what a client
+//! understands; between them there is one vocabulary, `event`.
+
+pub mod dialects;
+pub mod event;
+pub mod provider;
+pub mod providers;
+pub mod request;

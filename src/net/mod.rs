@@ -1,1 +1,3 @@
-//! F6 the shell.
+//! F6: the shell. Carries out what the exchange asks for, on any `Rt`.
+
+pub mod watch;
