@@ -56,6 +56,11 @@ pub trait Rt: Clone + 'static {
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<(Self::Reader, Self::Writer)>> + 'static;
 
+    /// How many tasks of this core have panicked.
+    fn panics(&self) -> u32 {
+        0
+    }
+
     /// Closes a socket so that the peer sees a reset rather than an end.
     fn abort(reader: Self::Reader, writer: Self::Writer);
 }

@@ -146,13 +146,6 @@ fn ring_set_ups() -> [(&'static str, io_uring::Builder); 4] {
     ]
 }
 
-impl Mono {
-    /// How many tasks of this core have panicked.
-    pub fn panics(&self) -> u32 {
-        self.panics.get()
-    }
-}
-
 impl Rt for Mono {
     type Reader = MonoReader;
     type Writer = MonoWriter;
@@ -198,6 +191,10 @@ impl Rt for Mono {
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<(MonoReader, MonoWriter)>> + 'static {
         async move { halves(TcpStream::connect_addr(addr).await?) }
+    }
+
+    fn panics(&self) -> u32 {
+        self.panics.get()
     }
 
     fn abort(reader: MonoReader, writer: MonoWriter) {

@@ -1,0 +1,715 @@
+//! Carries out one exchange: dials, reads, writes, arms the timer, hangs up.
+//!
+//! Operations in flight live in pinned slots of `run`; everything else is in `Shell`, which turns the
+//! exchange's outputs into operations to start (`Start`) and completions (`Done`) into its inputs.
+//! A slot is never dropped while the kernel holds its buffer: it is stopped, then awaited. After
+//! `Finish` the loop goes on until every slot is empty.
+
+use std::future::{Future, poll_fn};
+use std::io;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Poll;
+
+use crate::base::buf::Buf;
+use crate::base::fail::Fault;
+use crate::base::ids::EndpointId;
+use crate::base::limits;
+use crate::base::tick::{Ms, Tick};
+use crate::exchange::phase::LaneId;
+use crate::exchange::{Cx, Exchange, Input, Output, Side};
+use crate::net::beacon::Level;
+use crate::net::conn::Down;
+use crate::net::core::{Core, Snapshot};
+use crate::net::dial::{self, Conn};
+use crate::net::tls;
+use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, is_stopped, poll_slot, until};
+use crate::wire::http1::body::Body;
+
+type Handle<R> = <<R as Rt>::Stop as crate::rt::Stop>::Handle;
+type Dialing<R> = Pin<Box<dyn Future<Output = Result<Conn<R>, Fault>>>>;
+
+/// An operation to start.
+enum Start<R: Rt> {
+    Dial(LaneId, Dialing<R>),
+    ReadUp(LaneId, R::Reader, Buf, Handle<R>),
+    WriteUp(LaneId, R::Writer, Buf, Handle<R>),
+    WriteDown(R::Writer, Buf, Handle<R>),
+    ReadDown(R::Reader, Buf, Handle<R>),
+    Watch,
+    Arm(Tick),
+    DropDial(LaneId),
+}
+
+/// An operation that completed.
+enum Done<R: Rt> {
+    Dialed(LaneId, Result<Conn<R>, Fault>),
+    ReadUp(LaneId, R::Reader, io::Result<usize>, Buf),
+    WroteUp(LaneId, R::Writer, io::Result<usize>, Buf),
+    WroteDown(R::Writer, io::Result<usize>, Buf),
+    ReadDown(R::Reader, io::Result<usize>, Buf),
+    Readable,
+    Alarm,
+    Stopping,
+}
+
+/// Runs an exchange to its end; says whether the client's connection can carry another request.
+pub(super) async fn run<R: Rt>(
+    core: &Rc<Core<R>>,
+    down: &mut Down<R>,
+    exchange: Exchange,
+    snapshot: Arc<Snapshot>,
+) -> bool {
+    let (ready, mut alarm) = (pin!(None), pin!(None));
+    let mut ready = ready;
+    let (mut down_read, mut down_write) = (pin!(None), pin!(None));
+    let (dial_a, dial_b) = (pin!(None), pin!(None));
+    let (read_a, read_b) = (pin!(None), pin!(None));
+    let (write_a, write_b) = (pin!(None), pin!(None));
+    let mut dials: [Pin<&mut Option<Dialing<R>>>; 2] = [dial_a, dial_b];
+    let (mut reads, mut writes) = ([read_a, read_b], [write_a, write_b]);
+    let mut stopping = pin!(core.beacon.reached(Level::Stopping));
+    let mut stop_seen = false;
+    let mut shell = Shell::new(core, down, exchange, snapshot);
+    loop {
+        while let Some(start) = shell.next() {
+            match start {
+                Start::Dial(lane, dial) => dials[lane.index()].set(Some(dial)),
+                Start::DropDial(lane) => dials[lane.index()].set(None),
+                Start::ReadUp(lane, reader, buf, stop) => {
+                    reads[lane.index()].set(Some(read::<R>(reader, buf, stop)));
+                }
+                Start::WriteUp(lane, writer, buf, stop) => {
+                    writes[lane.index()].set(Some(write::<R>(writer, buf, stop)));
+                }
+                Start::WriteDown(writer, buf, stop) => {
+                    down_write.set(Some(write::<R>(writer, buf, stop)));
+                }
+                Start::ReadDown(reader, buf, stop) => {
+                    down_read.set(Some(read::<R>(reader, buf, stop)));
+                }
+                Start::Watch => ready.set(shell.down.reader.as_ref().map(|r| r.ready())),
+                Start::Arm(at) => alarm.set(Some(core.rt.sleep_until(at))),
+            }
+        }
+        if shell.is_over() {
+            break;
+        }
+        let done = poll_fn(|cx| {
+            if let Poll::Ready((w, r, b)) = poll_slot(down_write.as_mut(), cx) {
+                return Poll::Ready(Done::WroteDown(w, r, b));
+            }
+            for lane in LaneId::ALL {
+                let i = lane.index();
+                if let Poll::Ready((r, n, b)) = poll_slot(reads[i].as_mut(), cx) {
+                    return Poll::Ready(Done::ReadUp(lane, r, n, b));
+                }
+                if let Poll::Ready((w, n, b)) = poll_slot(writes[i].as_mut(), cx) {
+                    return Poll::Ready(Done::WroteUp(lane, w, n, b));
+                }
+                if let Poll::Ready(dialed) = poll_slot(dials[i].as_mut(), cx) {
+                    return Poll::Ready(Done::Dialed(lane, dialed));
+                }
+            }
+            if let Poll::Ready((r, n, b)) = poll_slot(down_read.as_mut(), cx) {
+                return Poll::Ready(Done::ReadDown(r, n, b));
+            }
+            if poll_slot(ready.as_mut(), cx).is_ready() {
+                return Poll::Ready(Done::Readable);
+            }
+            if poll_slot(alarm.as_mut(), cx).is_ready() {
+                return Poll::Ready(Done::Alarm);
+            }
+            if !stop_seen && stopping.as_mut().poll(cx).is_ready() {
+                stop_seen = true;
+                return Poll::Ready(Done::Stopping);
+            }
+            Poll::Pending
+        })
+        .await;
+        shell.took(done);
+        if shell.finish.is_some() {
+            // Droppable, and the reader's socket must not be held any longer than the reader.
+            ready.set(None);
+        }
+    }
+    shell.keep()
+}
+
+async fn read<R: Rt>(
+    mut reader: R::Reader,
+    buf: Buf,
+    stop: Handle<R>,
+) -> (R::Reader, io::Result<usize>, Buf) {
+    let (result, buf) = reader.read(buf, stop).await;
+    (reader, result, buf)
+}
+
+async fn write<R: Rt>(
+    mut writer: R::Writer,
+    buf: Buf,
+    stop: Handle<R>,
+) -> (R::Writer, io::Result<usize>, Buf) {
+    let (result, buf) = writer.write(buf, stop).await;
+    (writer, result, buf)
+}
+
+/// One lane's connection and what is in flight on it.
+struct LaneIo<R: Rt> {
+    reader: Option<R::Reader>,
+    writer: Option<R::Writer>,
+    tls: Option<Box<tls::Session>>,
+    endpoint: Option<EndpointId>,
+    /// Received bytes: plaintext, or records under TLS.
+    rx: Buf,
+    /// Opened records.
+    plain: Buf,
+    /// How much the next read may take.
+    read_bytes: usize,
+    stop_read: R::Stop,
+    stop_write: R::Stop,
+    dialing: bool,
+    reading: bool,
+    writing: bool,
+    /// The bytes under way are TLS's own, not the request.
+    own_bytes: bool,
+    /// Given up: completions are swallowed, then the socket is closed.
+    closing: bool,
+    /// Asked for while `closing`.
+    waiting: Option<(EndpointId, bool)>,
+}
+
+impl<R: Rt> LaneIo<R> {
+    fn new() -> LaneIo<R> {
+        LaneIo {
+            reader: None,
+            writer: None,
+            tls: None,
+            endpoint: None,
+            rx: Buf::new(),
+            plain: Buf::new(),
+            read_bytes: limits::READ_BYTES_MIN,
+            stop_read: R::Stop::new(),
+            stop_write: R::Stop::new(),
+            dialing: false,
+            reading: false,
+            writing: false,
+            own_bytes: false,
+            closing: false,
+            waiting: None,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.dialing || self.reading || self.writing
+    }
+
+    /// Closes the socket once nothing is in flight.
+    fn close_if_idle(&mut self) {
+        if self.closing && !self.is_busy() {
+            self.closing = false;
+            self.reader = None;
+            self.writer = None;
+            self.tls = None;
+            self.rx = Buf::new();
+            self.plain = Buf::new();
+        }
+    }
+
+    /// Takes the connection out, for the pool.
+    fn take_conn(&mut self) -> Option<Conn<R>> {
+        self.rx = Buf::new();
+        self.plain = Buf::new();
+        let (reader, writer) = (self.reader.take()?, self.writer.take()?);
+        Some(Conn { reader, writer, tls: self.tls.take() })
+    }
+}
+
+struct Shell<'a, R: Rt> {
+    core: &'a Rc<Core<R>>,
+    down: &'a mut Down<R>,
+    exchange: Exchange,
+    snapshot: Arc<Snapshot>,
+    lanes: [LaneIo<R>; 2],
+    stop_down: R::Stop,
+    down_reading: bool,
+    down_writing: bool,
+    watching: bool,
+    starts: std::collections::VecDeque<Start<R>>,
+    finish: Option<bool>,
+}
+
+impl<'a, R: Rt> Shell<'a, R> {
+    fn new(
+        core: &'a Rc<Core<R>>,
+        down: &'a mut Down<R>,
+        exchange: Exchange,
+        snapshot: Arc<Snapshot>,
+    ) -> Shell<'a, R> {
+        let mut shell = Shell {
+            core,
+            down,
+            exchange,
+            snapshot,
+            lanes: [LaneIo::new(), LaneIo::new()],
+            stop_down: R::Stop::new(),
+            down_reading: false,
+            down_writing: false,
+            watching: false,
+            starts: std::collections::VecDeque::with_capacity(4),
+            finish: None,
+        };
+        shell.watch();
+        shell
+    }
+
+    /// Whether nothing is left to do and nothing is in flight.
+    fn is_over(&self) -> bool {
+        self.finish.is_some()
+            && !self.down_reading
+            && !self.down_writing
+            && self.lanes.iter().all(|lane| !lane.is_busy())
+    }
+
+    /// Hands the ledger on; says whether the client's connection goes on.
+    fn keep(mut self) -> bool {
+        if let Some(ledger) = self.exchange.take_ledger() {
+            self.core.shared.watch.ended(self.core.id, *ledger);
+        }
+        let whole = self.down.reader.is_some() && self.down.writer.is_some();
+        self.finish.unwrap_or(false) && whole
+    }
+
+    /// The next operation to start.
+    fn next(&mut self) -> Option<Start<R>> {
+        loop {
+            if let Some(start) = self.starts.pop_front() {
+                return Some(start);
+            }
+            let output = self.exchange.poll()?;
+            self.carry_out(output);
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let cx = Cx {
+            now: self.core.rt.now(),
+            wall: self.core.rt.wall(),
+            table: &self.snapshot.table,
+        };
+        self.exchange.step(input, &cx);
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Dial { lane, endpoint, fresh } => self.dial(lane, endpoint, fresh),
+            Output::Read { lane } => self.read_up(lane),
+            Output::Write { side: Side::Down } => {
+                let buf = self.exchange.take_write(Side::Down);
+                self.write_down(buf);
+            }
+            Output::Write { side: Side::Up(lane) } => {
+                let buf = self.exchange.take_write(Side::Up(lane));
+                self.write_request(lane, buf);
+            }
+            Output::Arm { at } => self.starts.push_back(Start::Arm(at)),
+            Output::Hangup { lane } => self.hang_up(lane),
+            Output::Release { lane } => self.release(lane),
+            Output::Drain { lane } => self.drain(lane),
+            Output::Finish { keep } => self.wind_up(keep),
+        }
+    }
+
+    // ---- upstream ----
+
+    fn dial(&mut self, lane: LaneId, endpoint: EndpointId, fresh: bool) {
+        let io = &mut self.lanes[lane.index()];
+        if io.closing {
+            io.waiting = Some((endpoint, fresh));
+            return;
+        }
+        debug_assert!(!self.exchange.is_committed(), "no dial after the commit");
+        io.endpoint = Some(endpoint);
+        let pooled = if fresh {
+            None
+        } else {
+            self.core.pool.take(self.snapshot.generation, endpoint)
+        };
+        self.core.shared.watch.dialed(self.core.id, pooled.is_none());
+        if let Some(conn) = pooled {
+            self.seat(lane, conn);
+            self.step(Input::Dialed { lane, reused: true });
+            return;
+        }
+        io.dialing = true;
+        let give_up = self.core.rt.now() + self.connect_share();
+        let dial = dial::dial(
+            self.core.rt.clone(),
+            self.core.shared.clone(),
+            self.snapshot.clone(),
+            endpoint,
+            give_up,
+        );
+        self.starts.push_back(Start::Dial(lane, Box::pin(dial)));
+    }
+
+    /// Time to share among an endpoint's addresses; the exchange's own limit ends the dial.
+    fn connect_share(&self) -> Ms {
+        CONNECT_SHARE
+    }
+
+    fn seat(&mut self, lane: LaneId, conn: Conn<R>) {
+        let io = &mut self.lanes[lane.index()];
+        io.reader = Some(conn.reader);
+        io.writer = Some(conn.writer);
+        io.tls = conn.tls;
+        io.read_bytes = limits::READ_BYTES_MIN;
+    }
+
+    fn read_up(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        let Some(reader) = io.reader.take() else { return };
+        io.reading = true;
+        let mut buf = io.rx.take();
+        buf.reserve(io.read_bytes);
+        let stop = io.stop_read.handle();
+        self.starts.push_back(Start::ReadUp(lane, reader, buf, stop));
+    }
+
+    fn write_request(&mut self, lane: LaneId, plain: Buf) {
+        let io = &mut self.lanes[lane.index()];
+        let buf = match &mut io.tls {
+            None => plain,
+            Some(session) => {
+                let mut cipher = Buf::with_capacity(plain.len() + plain.len() / 64 + 64);
+                if session.seal(&plain, &mut cipher).is_err() {
+                    self.step(Input::Broke { lane, fault: Fault::Tls, write: false });
+                    return;
+                }
+                cipher
+            }
+        };
+        self.write_up(lane, buf);
+    }
+
+    fn write_up(&mut self, lane: LaneId, buf: Buf) {
+        let io = &mut self.lanes[lane.index()];
+        let Some(writer) = io.writer.take() else { return };
+        io.writing = true;
+        let stop = io.stop_write.handle();
+        self.starts.push_back(Start::WriteUp(lane, writer, buf, stop));
+    }
+
+    fn hang_up(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        io.waiting = None;
+        io.closing = true;
+        if io.dialing {
+            io.dialing = false;
+            self.starts.push_back(Start::DropDial(lane));
+        }
+        if io.reading {
+            io.stop_read.stop();
+        }
+        if io.writing {
+            io.stop_write.stop();
+        }
+        io.close_if_idle();
+    }
+
+    fn release(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        if io.is_busy() {
+            self.hang_up(lane);
+            return;
+        }
+        if let (Some(endpoint), Some(conn)) = (io.endpoint, io.take_conn()) {
+            let now = self.core.rt.now();
+            self.core.pool.put(self.snapshot.generation, endpoint, conn, now);
+        }
+    }
+
+    /// Reads what is left of a body aside, so that neither client nor pool waits for it.
+    fn drain(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        let rest = self.exchange.take_rest();
+        if io.is_busy() {
+            self.hang_up(lane);
+            return;
+        }
+        if let (Some(endpoint), Some(conn), Some(body)) = (io.endpoint, io.take_conn(), rest) {
+            let (core, generation) = (self.core.clone(), self.snapshot.generation);
+            self.core.rt.spawn(drain(core, conn, body, generation, endpoint));
+        }
+    }
+
+    // ---- the client ----
+
+    fn watch(&mut self) {
+        if self.finish.is_none() && self.down.rx.len() < limits::PIPELINE_BYTES_MAX {
+            self.watching = true;
+            self.starts.push_back(Start::Watch);
+        }
+    }
+
+    fn write_down(&mut self, buf: Buf) {
+        debug_assert!(!self.down_writing);
+        if buf.is_empty() {
+            self.step(Input::Wrote { side: Side::Down, done: true });
+            return;
+        }
+        let Some(writer) = self.down.writer.take() else { return };
+        self.down_writing = true;
+        let stop = self.stop_down.handle();
+        self.starts.push_back(Start::WriteDown(writer, buf, stop));
+    }
+
+    fn wind_up(&mut self, keep: bool) {
+        self.finish = Some(keep);
+        for lane in LaneId::ALL {
+            if self.lanes[lane.index()].is_busy() || self.lanes[lane.index()].reader.is_some() {
+                self.hang_up(lane);
+            }
+        }
+        if self.down_reading {
+            self.down.stop.stop();
+        }
+        if self.down_writing {
+            self.stop_down.stop();
+        }
+    }
+
+    // ---- completions ----
+
+    fn took(&mut self, done: Done<R>) {
+        match done {
+            Done::Dialed(lane, dialed) => self.dialed(lane, dialed),
+            Done::ReadUp(lane, reader, result, buf) => self.received(lane, reader, result, buf),
+            Done::WroteUp(lane, writer, result, buf) => self.wrote_up(lane, writer, result, buf),
+            Done::WroteDown(writer, result, buf) => self.wrote_down(writer, result, buf),
+            Done::ReadDown(reader, result, buf) => self.read_down(reader, result, buf),
+            Done::Readable => self.readable(),
+            Done::Alarm => self.step(Input::Alarm),
+            Done::Stopping => self.step(Input::Shutdown),
+        }
+    }
+
+    fn dialed(&mut self, lane: LaneId, dialed: Result<Conn<R>, Fault>) {
+        self.lanes[lane.index()].dialing = false;
+        match dialed {
+            Ok(conn) => {
+                self.seat(lane, conn);
+                self.step(Input::Dialed { lane, reused: false });
+            }
+            Err(fault) => self.step(Input::Broke { lane, fault, write: false }),
+        }
+    }
+
+    /// After an operation of a lane that is being closed: swallow it, and go on with what waits.
+    fn swallowed(&mut self, lane: LaneId) -> bool {
+        let io = &mut self.lanes[lane.index()];
+        if !io.closing {
+            return false;
+        }
+        io.close_if_idle();
+        if !io.closing
+            && let Some((endpoint, fresh)) = io.waiting.take()
+        {
+            self.dial(lane, endpoint, fresh);
+        }
+        true
+    }
+
+    fn received(&mut self, lane: LaneId, reader: R::Reader, result: io::Result<usize>, buf: Buf) {
+        let io = &mut self.lanes[lane.index()];
+        io.reader = Some(reader);
+        io.reading = false;
+        io.rx = buf;
+        if self.swallowed(lane) {
+            return;
+        }
+        match result {
+            Ok(0) => self.step(Input::Ended { lane }),
+            Ok(count) => self.take_in(lane, count),
+            Err(error) => {
+                let fault = if is_stopped(&error) { Fault::Eof } else { Fault::Reset };
+                self.step(Input::Broke { lane, fault, write: false });
+            }
+        }
+    }
+
+    /// Opens what was received and gives it to the exchange.
+    fn take_in(&mut self, lane: LaneId, count: usize) {
+        let io = &mut self.lanes[lane.index()];
+        if count >= io.read_bytes {
+            // A full read: more is waiting than was asked for.
+            io.read_bytes = (io.read_bytes * 4).min(limits::READ_BYTES_MAX);
+        }
+        let mut rx = io.rx.take();
+        let Some(session) = &mut io.tls else {
+            self.step(Input::Received { lane, rx: &mut rx });
+            self.put_back(lane, rx);
+            return;
+        };
+        let mut plain = io.plain.take();
+        let opened = session.open(&mut rx, &mut plain);
+        io.rx = rx;
+        let mut own = Buf::new();
+        if session.wants_write() && io.writer.is_some() && session.flush(&mut own).is_ok() {
+            io.own_bytes = true;
+            self.write_up(lane, own);
+        }
+        if plain.is_empty() && opened.is_ok() {
+            // Records without payload: nothing for the exchange, read on.
+            let closed = matches!(opened, Ok(true));
+            self.lanes[lane.index()].plain = plain;
+            if closed {
+                self.step(Input::Ended { lane });
+            } else {
+                self.read_up(lane);
+            }
+            return;
+        }
+        if !plain.is_empty() {
+            self.step(Input::Received { lane, rx: &mut plain });
+        }
+        plain.clear();
+        let io = &mut self.lanes[lane.index()];
+        if !io.closing && io.reader.is_some() {
+            io.plain = plain;
+        }
+        match opened {
+            Ok(false) => {}
+            Ok(true) => self.step(Input::Ended { lane }),
+            Err(fault) => self.step(Input::Broke { lane, fault, write: false }),
+        }
+    }
+
+    /// Keeps a receive buffer's memory for the lane's next read.
+    fn put_back(&mut self, lane: LaneId, mut rx: Buf) {
+        rx.clear();
+        let io = &mut self.lanes[lane.index()];
+        if !io.closing && io.rx.capacity() == 0 {
+            io.rx = rx;
+        }
+    }
+
+    fn wrote_up(
+        &mut self,
+        lane: LaneId,
+        writer: R::Writer,
+        result: io::Result<usize>,
+        mut buf: Buf,
+    ) {
+        let io = &mut self.lanes[lane.index()];
+        io.writer = Some(writer);
+        io.writing = false;
+        if self.swallowed(lane) {
+            return;
+        }
+        match result {
+            Ok(count) if count > 0 => {
+                buf.consume(count);
+                if !buf.is_empty() {
+                    self.write_up(lane, buf);
+                } else if !std::mem::take(&mut self.lanes[lane.index()].own_bytes) {
+                    self.step(Input::Wrote { side: Side::Up(lane), done: true });
+                }
+            }
+            Ok(_) | Err(_) => {
+                self.step(Input::Broke { lane, fault: Fault::Reset, write: true });
+            }
+        }
+    }
+
+    fn wrote_down(&mut self, writer: R::Writer, result: io::Result<usize>, mut buf: Buf) {
+        self.down.writer = Some(writer);
+        self.down_writing = false;
+        if self.finish.is_some() {
+            return;
+        }
+        match result {
+            Ok(count) if count > 0 => {
+                buf.consume(count);
+                let done = buf.is_empty();
+                if !done {
+                    self.write_down(buf);
+                }
+                self.step(Input::Wrote { side: Side::Down, done });
+            }
+            Ok(_) | Err(_) => self.step(Input::Gone),
+        }
+    }
+
+    fn readable(&mut self) {
+        self.watching = false;
+        if self.finish.is_some() {
+            return;
+        }
+        let Some(reader) = self.down.reader.take() else { return };
+        let mut rx = self.down.rx.take();
+        rx.reserve(limits::READ_BYTES_MIN);
+        self.down_reading = true;
+        let stop = self.down.stop.handle();
+        self.starts.push_back(Start::ReadDown(reader, rx, stop));
+    }
+
+    fn read_down(&mut self, reader: R::Reader, result: io::Result<usize>, buf: Buf) {
+        self.down.reader = Some(reader);
+        self.down.rx = buf;
+        self.down_reading = false;
+        if self.finish.is_some() {
+            return;
+        }
+        match result {
+            Ok(count) if count > 0 => self.watch(),
+            Ok(_) | Err(_) => self.step(Input::Gone),
+        }
+    }
+}
+
+/// Reads the rest of an answered body and pools its connection; gives up soon.
+async fn drain<R: Rt>(
+    core: Rc<Core<R>>,
+    mut conn: Conn<R>,
+    mut body: Body,
+    generation: u64,
+    endpoint: EndpointId,
+) {
+    let mut stop = R::Stop::new();
+    let deadline = core.rt.now() + Ms(limits::DRAIN_REST_MS);
+    let (mut taken, mut rx) = (0, Buf::new());
+    while taken < limits::DRAIN_REST_BYTES {
+        rx.clear();
+        rx.reserve(limits::READ_BYTES_MIN);
+        let handle = stop.handle();
+        let ((result, buf), timed_out) =
+            until(&core.rt, &mut stop, deadline, conn.reader.read(rx, handle)).await;
+        rx = buf;
+        let count = result.unwrap_or(0);
+        if count == 0 || timed_out {
+            return;
+        }
+        taken += count;
+        let mut plain = Buf::new();
+        let bytes = match &mut conn.tls {
+            None => &mut rx,
+            Some(session) => match session.open(&mut rx, &mut plain) {
+                Ok(false) => &mut plain,
+                Ok(true) | Err(_) => return,
+            },
+        };
+        match body.decode(bytes.as_mut_slice()) {
+            Ok(decoded) if decoded.done && decoded.used == bytes.len() => {
+                core.pool.put(generation, endpoint, conn, core.rt.now());
+                return;
+            }
+            Ok(decoded) if !decoded.done => {}
+            Ok(_) | Err(_) => return,
+        }
+    }
+}
+
+/// What a dial of several addresses divides among them when nothing says how long it may take.
+const CONNECT_SHARE: Ms = Ms(2_000);
