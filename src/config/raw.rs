@@ -1,0 +1,1 @@
+//! TOML text to nodes that know their line and path.
