@@ -27,8 +27,9 @@ use crate::base::ids::{ModelId, ProviderId, Table};
 use crate::base::secret::Secret;
 use crate::base::tick::Ms;
 
+pub use crate::llm::providers::Kind;
 pub use values::{
-    BreakerRule, BudgetRule, Commit, Driver, Kind, OnContentPolicy, Patch, Policy, Settings,
+    BreakerRule, BudgetRule, Commit, Driver, OnContentPolicy, Patch, Policy, Settings,
 };
 
 /// A whole, checked configuration.

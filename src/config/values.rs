@@ -240,44 +240,6 @@ impl Driver {
     }
 }
 
-/// Which API a provider speaks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kind {
-    /// OpenAI's API, or a vendor's that is compatible with it.
-    Openai,
-}
-
-impl Kind {
-    /// Every kind that this build speaks, with its name.
-    pub const NAMES: &'static [(&'static str, Kind)] = &[("openai", Kind::Openai)];
-
-    /// The name in the config.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Kind::Openai => "openai",
-        }
-    }
-
-    /// The names alone, for errors and help.
-    pub fn names() -> impl Iterator<Item = &'static str> {
-        Kind::NAMES.iter().map(|(name, _)| *name)
-    }
-
-    /// The base URL of the vendor itself, where a provider names none.
-    pub const fn base_url(self) -> &'static str {
-        match self {
-            Kind::Openai => "https://api.openai.com/v1",
-        }
-    }
-
-    /// The variable that usually holds the vendor's key.
-    pub const fn key_variable(self) -> &'static str {
-        match self {
-            Kind::Openai => "OPENAI_API_KEY",
-        }
-    }
-}
-
 /// How a route ranks its models. The other policies of the contract are not in this version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Policy {

@@ -72,23 +72,23 @@ pub fn write_head(
     out: &mut Buf,
 ) {
     emit::status_line(out, head.status);
-    emit::field(out, b"content-type", head.content_type);
+    field(out, b"content-type", head.content_type);
     if head.streamed {
-        emit::field(out, b"cache-control", b"no-cache");
-        emit::field(out, b"x-accel-buffering", b"no");
+        field(out, b"cache-control", b"no-cache");
+        field(out, b"x-accel-buffering", b"no");
     }
-    emit::field(out, b"x-request-id", ledger.id.as_bytes());
+    field(out, b"x-request-id", ledger.id.as_bytes());
     if let Some((provider, model)) = answered {
-        emit::field(out, b"x-firstbyte-provider", provider.as_bytes());
-        emit::field(out, b"x-firstbyte-model", model.as_bytes());
+        field(out, b"x-firstbyte-provider", provider.as_bytes());
+        field(out, b"x-firstbyte-model", model.as_bytes());
     }
     if !ledger.attempts.is_empty() && !(head.streamed && answered.is_none()) {
         let mut attempts = String::new();
         ledger.write_attempts(now, &mut attempts);
-        emit::field(out, b"x-firstbyte-attempts", attempts.as_bytes());
+        field(out, b"x-firstbyte-attempts", attempts.as_bytes());
     }
     if !head.keep || head.framing == Framing::Close {
-        emit::field(out, b"connection", b"close");
+        field(out, b"connection", b"close");
     }
 }
 
@@ -100,11 +100,10 @@ pub fn frame(head: &mut Buf, body: &mut Buf, framing: Framing, seal: bool) -> Bu
     match framing {
         Framing::Length => {
             if starts {
-                let mut digits = [0; 20];
-                emit::field(&mut out, b"content-length", decimal(body.len() as u64, &mut digits));
+                emit::content_length(&mut out, body.len() as u64);
             }
         }
-        Framing::Chunked if starts => emit::field(&mut out, b"transfer-encoding", b"chunked"),
+        Framing::Chunked if starts => emit::chunked(&mut out),
         Framing::Chunked | Framing::Close => {}
     }
     if starts {
@@ -132,16 +131,11 @@ pub fn frame(head: &mut Buf, body: &mut Buf, framing: Framing, seal: bool) -> Bu
     out
 }
 
-fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &[u8] {
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + (value % 10) as u8;
-        value /= 10;
-        if value == 0 {
-            return &digits[at..];
-        }
-    }
+/// Writes a field whose value is the gateway's own or was checked before; one that can't be written
+/// is left out.
+fn field(out: &mut Buf, name: &[u8], value: &[u8]) {
+    let written = emit::field(out, name, value);
+    debug_assert!(written, "an unwritable field");
 }
 
 /// An answer of the gateway's own, whole.
@@ -207,13 +201,13 @@ impl Answer {
         write_head(&head, ledger, None, now, out);
         if let Some(wait) = self.retry_after {
             let seconds = u64::from(wait.0).div_ceil(1000).max(1);
-            emit::field(out, b"retry-after", decimal(seconds, &mut [0; 20]));
+            field(out, b"retry-after", seconds.to_string().as_bytes());
         }
         if let Some(allow) = self.allow {
-            emit::field(out, b"allow", allow.as_bytes());
+            field(out, b"allow", allow.as_bytes());
         }
         if self.exhausted && self.retry_after.is_none() {
-            emit::field(out, b"x-should-retry", b"false");
+            field(out, b"x-should-retry", b"false");
         }
     }
 }
@@ -364,15 +358,15 @@ pub fn draining() -> Answer {
 
 /// The one error event of a stream that was cut after it had begun.
 pub fn write_cut(failure: Failure, said: Option<&Said>, name: &str, out: &mut Buf) {
-    let code =
-        if failure.fault.is_timeout() { "stream_timeout" } else { "stream_interrupted" };
+    let code = if failure.fault.is_timeout() { "stream_timeout" } else { "stream_interrupted" };
     let mut message = format!("{name}: {}", failure.fault.text());
     if let Some(said) = said
         && !said.message.is_empty()
     {
         let _ = write!(message, ": {}", said.message);
     }
-    let text = ErrorText { message: &message, kind: "upstream_error", param: None, code: Some(code) };
+    let text =
+        ErrorText { message: &message, kind: "upstream_error", param: None, code: Some(code) };
     out.extend(b"data: ");
     out.extend(error_body(&text, None).as_bytes());
     out.extend(b"\n\n");

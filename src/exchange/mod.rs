@@ -17,11 +17,9 @@ pub mod verdict;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use smallvec::SmallVec;
-
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
-use crate::base::ids::{EndpointId, KeyId, TargetId};
+use crate::base::ids::{EndpointId, TargetId};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick, UnixMs};
 use crate::exchange::answer::{Answer, Client, Framing};
@@ -33,9 +31,10 @@ use crate::llm::provider::{Said, Site};
 use crate::llm::providers::Stream;
 use crate::llm::request::Ask;
 use crate::route::Table;
-use crate::route::health::{Outcome as Health, Pass};
-use crate::route::plan::{Attempt, Plan};
+use crate::route::health::{Outcome as Health, Pass, Standing};
+use crate::route::{Attempt, Plan};
 use crate::wire::http1::body::Body;
+use crate::wire::http1::head;
 use crate::wire::sse::Scanner;
 
 /// A side of the exchange.
@@ -104,6 +103,8 @@ pub enum Output {
         endpoint: EndpointId,
         /// Do not use a pooled connection.
         fresh: bool,
+        /// When it will be given up.
+        by: Tick,
     },
     /// Read from the provider.
     Read {
@@ -197,7 +198,6 @@ pub struct Exchange {
     heartbeat_at: Tick,
     armed: Tick,
     keep: bool,
-    finished: bool,
     rest: Option<Body>,
 }
 
@@ -219,8 +219,7 @@ impl Exchange {
 
     /// An exchange that only answers: errors before any plan, model lists, explanations.
     pub fn answered(answer: Answer, client: Client, ledger: Ledger, cx: &Cx<'_>) -> Exchange {
-        let mut exchange =
-            Exchange::bare(Ask::default(), Buf::new(), Plan::default(), client, ledger);
+        let mut exchange = Exchange::bare(Ask::default(), Buf::new(), Plan::none(), client, ledger);
         exchange.say(&answer, cx);
         exchange.settle(cx);
         exchange
@@ -241,7 +240,6 @@ impl Exchange {
             heartbeat_at: Tick::NEVER,
             armed: Tick::NEVER,
             keep: true,
-            finished: false,
             rest: None,
         }
     }
@@ -365,7 +363,8 @@ impl Exchange {
                 _ => Tick::NEVER,
             };
         }
-        self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: false });
+        let by = cx.now + attempt.connect;
+        self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: false, by });
         true
     }
 
@@ -384,7 +383,7 @@ impl Exchange {
         let Some(ledger) = &mut self.ledger else { return 0 };
         ledger.attempts.push(AttemptRecord {
             target: attempt.target,
-            name: cx.table.attempt_name(attempt),
+            name: attempt_name(attempt, cx.table),
             began: cx.now,
             head: None,
             first: None,
@@ -412,8 +411,7 @@ impl Exchange {
             model: &attempt.model,
         };
         lane.stream = Stream::new(provider.kind);
-        let sent =
-            lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out);
+        let sent = lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out);
         lane.reused = reused;
         lane.stage = Stage::Head;
         let head = if self.ask.stream { attempt.head } else { attempt.answer };
@@ -590,12 +588,13 @@ impl Exchange {
         let attempt = &attempts[usize::from(lane.attempt)];
         let endpoint = cx.table.targets[attempt.target].endpoint;
         let (index, record, pass) = (lane.attempt, lane.record, lane.pass.take());
-        *lane = Lane::new(index, record, pass.unwrap_or(Pass::Normal), cx.now + attempt.connect);
+        let by = cx.now + attempt.connect;
+        *lane = Lane::new(index, record, pass.unwrap_or(Pass::Normal), by);
         if let Some(record) = self.record_mut(record) {
             record.replayed = true;
         }
         self.outputs.push_back(Output::Hangup { lane: id });
-        self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: true });
+        self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: true, by });
         true
     }
 
@@ -665,7 +664,13 @@ impl Exchange {
         let attempt = &self.plan.attempts[usize::from(lane.attempt)];
         let provider = &cx.table.providers[cx.table.targets[attempt.target].provider].name;
         if opened {
-            answer::write_ledger_comment(ledger, provider, &attempt.shown, cx.now, &mut self.down.filling);
+            answer::write_ledger_comment(
+                ledger,
+                provider,
+                &attempt.shown,
+                cx.now,
+                &mut self.down.filling,
+            );
             return;
         }
         let whole = lane.stream_is_whole();
@@ -687,7 +692,13 @@ impl Exchange {
             framing: self.down.framing,
             keep: self.keep && self.client.keep_alive,
         };
-        answer::write_head(&head, ledger, Some((provider, &attempt.shown)), cx.now, &mut self.down.head);
+        answer::write_head(
+            &head,
+            ledger,
+            Some((provider, &attempt.shown)),
+            cx.now,
+            &mut self.down.head,
+        );
     }
 
     /// The status goes out, the answer stays open.
@@ -732,7 +743,7 @@ impl Exchange {
         let reusable = lane.sent && lane.head_keeps;
         self.outputs.push_back(match lane.body.is_done() {
             true if reusable => Output::Release { lane: id },
-            false if reusable && lane.body.has_end() => {
+            false if reusable && lane.body.ends_by_itself() => {
                 self.rest = Some(lane.body);
                 Output::Drain { lane: id }
             }
@@ -772,7 +783,7 @@ impl Exchange {
 
     fn attempt_name(&self, index: u8, cx: &Cx<'_>) -> Arc<str> {
         match self.plan.attempts.get(usize::from(index)) {
-            Some(attempt) => cx.table.attempt_name(attempt),
+            Some(attempt) => attempt_name(attempt, cx.table),
             None => Arc::from(""),
         }
     }
@@ -785,7 +796,10 @@ impl Exchange {
             .plan
             .attempts
             .iter()
-            .filter_map(|attempt| cx.table.targets[attempt.target].breaker.cooling_until(cx.now))
+            .filter_map(|attempt| match cx.table.targets[attempt.target].breaker.standing(cx.now) {
+                Standing::Cooling { until, .. } => Some(until),
+                Standing::Ready | Standing::HalfOpen | Standing::Open { .. } => None,
+            })
             .min()
             .map(|until| until - cx.now);
         let answer = answer::all_failed(ledger, last, wait, cx.now);
@@ -873,8 +887,7 @@ impl Exchange {
         match side {
             Side::Down => {
                 self.down.writing = !done;
-                self.down.write_by =
-                    if done { Tick::NEVER } else { cx.now + Ms(limits::WRITE_MS) };
+                self.down.write_by = if done { Tick::NEVER } else { cx.now + Ms(limits::WRITE_MS) };
             }
             Side::Up(id) => {
                 if let Some(lane) = self.lane_mut(id)
@@ -920,14 +933,15 @@ impl Exchange {
     fn check(&self) {
         debug_assert!(self.is_committed() || self.down.head.is_empty() || self.is_open());
         debug_assert!(
-            !self.is_committed()
-                || !self.outputs.iter().any(|o| matches!(o, Output::Dial { .. })),
+            !self.is_committed() || !self.outputs.iter().any(|o| matches!(o, Output::Dial { .. })),
             "no dial after the commit"
         );
         debug_assert!(!self.is_done() || !self.down.has_bytes());
         if let Some(ledger) = &self.ledger {
             debug_assert!(ledger.attempts.len() <= limits::PLAN_ATTEMPTS_MAX);
-            debug_assert!(ledger.committed.is_some() == self.is_committed() || ledger.status == 499);
+            debug_assert!(
+                ledger.committed.is_some() == self.is_committed() || ledger.status == 499
+            );
         }
     }
 
@@ -965,8 +979,8 @@ impl Lane {
             torn: Buf::new(),
             status: 0,
             head_keeps: false,
-            body: Body::none(),
-            scanner: Scanner::new(),
+            body: Body::new(head::Framing::None),
+            scanner: Scanner::new(limits::FRAME_BYTES_MAX),
             stream: Stream::default(),
             content_type: Box::default(),
             retry_after: None,
@@ -997,8 +1011,11 @@ impl Lane {
     }
 }
 
-/// Names in a list that a small vector holds without allocating.
-pub type Names = SmallVec<[Arc<str>; 4]>;
-
-/// The key a request came with, for the ledger.
-pub type Caller = Option<KeyId>;
+/// What ledger and header call an attempt: its target, with the model where only the request names it.
+fn attempt_name(attempt: &Attempt, table: &Table) -> Arc<str> {
+    let target = &table.targets[attempt.target];
+    match target.model {
+        Some(_) => target.name.clone(),
+        None => Arc::from(format!("{}/{}", table.providers[target.provider].name, attempt.model)),
+    }
+}

@@ -12,11 +12,12 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick, UnixMs};
+use crate::config::Commit;
 use crate::exchange::ledger::CommittedBy;
 use crate::exchange::phase::{Lane, Pumped, Reading, Stage};
 use crate::llm::event::Mark;
 use crate::llm::provider::Sink;
-use crate::route::plan::{Commit, Rules};
+use crate::route::Rules;
 use crate::wire::http1::body::Body;
 use crate::wire::http1::head::{self, ResponseHead};
 use crate::wire::sse::Frame;
@@ -220,8 +221,7 @@ impl Lane {
             _ if frame.data.is_empty() => return Pumped::More,
             _ => frame.payload(block, &mut scratch),
         };
-        let mut sink =
-            Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
+        let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
         let fed = if frame.data.is_empty() {
             self.stream.stray(payload)
         } else {
@@ -319,8 +319,7 @@ impl Lane {
             }
         }
         self.torn.clear();
-        let mut sink =
-            Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
+        let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
         match self.stream.close(reads.include_usage, &mut sink) {
             Ok(()) => {
                 self.ripen(CommittedBy::Complete);
@@ -332,8 +331,7 @@ impl Lane {
 
     fn finish_whole(&mut self, reads: &Reads<'_>) -> Pumped {
         let body = self.held.take();
-        let mut sink =
-            Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
+        let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
         match self.stream.whole(body.as_slice(), &mut sink) {
             Ok(()) => {
                 self.first.get_or_insert(reads.now);

@@ -54,11 +54,8 @@ impl Exchange {
         if unread {
             return Tick::NEVER;
         }
-        let floor = if self.floor_of(lane) > 0 {
-            lane.floor_from.0 + FLOOR_WINDOW
-        } else {
-            Tick::NEVER
-        };
+        let floor =
+            if self.floor_of(lane) > 0 { lane.floor_from.0 + FLOOR_WINDOW } else { Tick::NEVER };
         lane.idle_at.min(floor)
     }
 

@@ -75,12 +75,23 @@ pub trait Provider: Default {
     /// As the config's `kind` has it.
     const NAME: &'static str;
 
+    /// The vendor's own base URL, for a provider of the config that names none.
+    const BASE_URL: &'static str;
+
+    /// The environment variable that usually holds the vendor's key.
+    const KEY_VARIABLE: &'static str;
+
     /// Writes head and body of the upstream request.
     ///
     /// # Errors
     /// The request can't be put into this provider's format.
-    fn send(ask: &Ask, body: &[u8], site: &Site<'_>, wall: UnixMs, out: &mut Buf)
-    -> Result<(), Fault>;
+    fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault>;
 
     /// Reads the payload of one server-sent event.
     ///

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use crate::base::buf::Buf;
 use crate::base::limits;
 use crate::base::tick::Ms;
-use crate::wire::json::{self, Kind, Member, Members, Value};
+use crate::wire::json::{self, Kind, Member, Top, Value};
 
 /// Which API surface a request came to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -148,9 +148,10 @@ impl Ask {
     /// Not JSON, not an object, no model, a known parameter of the wrong type, a routing field that
     /// this version does not know.
     pub fn read(surface: Surface, body: &[u8]) -> Result<Ask, AskFault> {
-        let mut members: Members = SmallVec::new();
+        let mut members = Top::new();
         let top = json::document_with_top(body, &mut members).map_err(|fault| {
-            AskFault::new("invalid_json", None, format!("the request body is not JSON: {fault}"))
+            let message = format!("{} (byte {} of the request body)", fault.what.text(), fault.at);
+            AskFault::new("invalid_json", None, message)
         })?;
         if top.kind != Kind::Object {
             let message = "the request body must be a JSON object";
@@ -160,7 +161,7 @@ impl Ask {
         let mut cuts: SmallVec<[usize; 2]> = SmallVec::new();
         let mut seen: SmallVec<[&str; 8]> = SmallVec::new();
         for (index, member) in members.iter().enumerate() {
-            let name = member.key(body);
+            let name = member.name(body);
             let Some(known) = KNOWN.iter().find(|known| known.name == name) else { continue };
             if seen.contains(&known.name) {
                 let message = format!("the request names \"{name}\" more than once");
@@ -183,7 +184,7 @@ impl Ask {
         match name {
             "model" => {
                 self.model = text(body, value, "model")?;
-                self.edits.push(Edit::Model(value.span.range()));
+                self.edits.push(Edit::Model(value.span.into()));
             }
             "models" => self.models = strings(body, value, "models")?,
             "provider" => self.prefs = prefs(body, value)?,
@@ -216,7 +217,7 @@ impl Ask {
     }
 
     /// Turns members that never go upstream into ranges that leave valid JSON behind.
-    fn cut(&mut self, members: &Members, cuts: &[usize]) {
+    fn cut(&mut self, members: &Top, cuts: &[usize]) {
         let is_cut = |index: &usize| cuts.contains(index);
         let mut index = 0;
         while index < members.len() {
@@ -243,7 +244,7 @@ impl Ask {
         for edit in &self.edits {
             len -= edit.range().len();
             if matches!(edit, Edit::Model(_)) {
-                len += json::string_len(model);
+                len += string_len(model);
             }
         }
         len
@@ -264,13 +265,20 @@ impl Ask {
     }
 }
 
+/// How many bytes `text` takes as a JSON string.
+fn string_len(text: &str) -> usize {
+    let mut counted = Buf::new();
+    json::write_string(&mut counted, text);
+    counted.len()
+}
+
 fn prefs(body: &[u8], object: Value) -> Result<Prefs, AskFault> {
     let mut prefs = Prefs::default();
     if object.kind == Kind::Null {
         return Ok(prefs);
     }
     for member in json::members(body, object) {
-        let name = member.key(body);
+        let name = member.name(body);
         let param = format!("provider.{name}");
         match &*name {
             "order" => prefs.order = strings(body, member.value, &param)?,
@@ -383,10 +391,10 @@ trait Extent {
 impl Extent for Member {
     /// The key's opening quote.
     fn start(&self) -> usize {
-        self.name.range().start - 1
+        self.key.start as usize - 1
     }
 
     fn end(&self) -> usize {
-        self.value.span.range().end
+        self.value.span.end()
     }
 }

@@ -46,12 +46,8 @@ enum Stopped {
 /// Serves one connection to its end.
 pub async fn run<R: Rt>(core: Rc<Core<R>>, reader: R::Reader, writer: R::Writer) {
     let guard = Leave(core.clone());
-    let mut down = Down {
-        reader: Some(reader),
-        writer: Some(writer),
-        rx: Buf::new(),
-        stop: R::Stop::new(),
-    };
+    let mut down =
+        Down { reader: Some(reader), writer: Some(writer), rx: Buf::new(), stop: R::Stop::new() };
     while wait_for_request(&core, &mut down).await {
         let snapshot = core.shared.snapshot();
         // Boxed, so that an idle connection holds no exchange's worth of state.
@@ -100,11 +96,7 @@ async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
 }
 
 /// Reads one request and serves it; says whether the connection can carry another.
-async fn serve_one<R: Rt>(
-    core: &Rc<Core<R>>,
-    down: &mut Down<R>,
-    snapshot: Arc<Snapshot>,
-) -> bool {
+async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<Snapshot>) -> bool {
     let head = match read_head(core, down, &snapshot).await {
         Ok(head) => head,
         Err(Stopped::Silently) => return false,
@@ -140,7 +132,8 @@ async fn serve_one<R: Rt>(
             return false;
         }
         Err(Stopped::With(answer)) => {
-            return answer_with(core, down, &snapshot, answer.closing(), client, intake.ledger).await;
+            return answer_with(core, down, &snapshot, answer.closing(), client, intake.ledger)
+                .await;
         }
     };
     exchange(core, down, snapshot, intake, body, client).await
@@ -154,11 +147,8 @@ async fn exchange<R: Rt>(
     body: Buf,
     client: Client,
 ) -> bool {
-    let cx = crate::exchange::Cx {
-        now: core.rt.now(),
-        wall: core.rt.wall(),
-        table: &snapshot.table,
-    };
+    let cx =
+        crate::exchange::Cx { now: core.rt.now(), wall: core.rt.wall(), table: &snapshot.table };
     let exchange = intake::begin(core, intake, body, client, &cx);
     drive::run(core, down, exchange, snapshot.clone()).await
 }
@@ -171,11 +161,8 @@ async fn answer_with<R: Rt>(
     client: Client,
     ledger: Ledger,
 ) -> bool {
-    let cx = crate::exchange::Cx {
-        now: core.rt.now(),
-        wall: core.rt.wall(),
-        table: &snapshot.table,
-    };
+    let cx =
+        crate::exchange::Cx { now: core.rt.now(), wall: core.rt.wall(), table: &snapshot.table };
     let exchange = Exchange::answered(answer, client, ledger, &cx);
     drive::run(core, down, exchange, snapshot.clone()).await
 }
@@ -194,9 +181,9 @@ async fn read_head<R: Rt>(
     let max = snapshot.server.head_max as usize;
     let mut looked = 0;
     loop {
-        match head::parse_request_from(down.rx.as_slice(), looked, max) {
+        match head::parse_request_from(down.rx.as_slice(), &mut looked, max) {
             Ok(Some(head)) => return Ok(head),
-            Ok(None) => looked = down.rx.len(),
+            Ok(None) => {}
             Err(refusal) => return Err(Stopped::With(refused(refusal))),
         }
         let begun = !down.rx.is_empty();
@@ -271,7 +258,11 @@ enum Received {
 async fn receive<R: Rt>(core: &Core<R>, down: &mut Down<R>, deadline: Tick) -> Received {
     let Some(reader) = &mut down.reader else { return Received::End };
     let mut rx = down.rx.take();
-    let room = if rx.len() >= limits::READ_BYTES_MIN { limits::READ_BYTES_MAX } else { limits::READ_BYTES_MIN };
+    let room = if rx.len() >= limits::READ_BYTES_MIN {
+        limits::READ_BYTES_MAX
+    } else {
+        limits::READ_BYTES_MIN
+    };
     rx.reserve(room);
     let handle = down.stop.handle();
     let ((result, rx), timed_out) =

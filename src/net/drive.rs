@@ -177,7 +177,7 @@ struct LaneIo<R: Rt> {
     /// Given up: completions are swallowed, then the socket is closed.
     closing: bool,
     /// Asked for while `closing`.
-    waiting: Option<(EndpointId, bool)>,
+    waiting: Option<(EndpointId, bool, Tick)>,
 }
 
 impl<R: Rt> LaneIo<R> {
@@ -293,17 +293,14 @@ impl<'a, R: Rt> Shell<'a, R> {
     }
 
     fn step(&mut self, input: Input<'_>) {
-        let cx = Cx {
-            now: self.core.rt.now(),
-            wall: self.core.rt.wall(),
-            table: &self.snapshot.table,
-        };
+        let cx =
+            Cx { now: self.core.rt.now(), wall: self.core.rt.wall(), table: &self.snapshot.table };
         self.exchange.step(input, &cx);
     }
 
     fn carry_out(&mut self, output: Output) {
         match output {
-            Output::Dial { lane, endpoint, fresh } => self.dial(lane, endpoint, fresh),
+            Output::Dial { lane, endpoint, fresh, by } => self.dial(lane, endpoint, fresh, by),
             Output::Read { lane } => self.read_up(lane),
             Output::Write { side: Side::Down } => {
                 let buf = self.exchange.take_write(Side::Down);
@@ -323,19 +320,16 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     // ---- upstream ----
 
-    fn dial(&mut self, lane: LaneId, endpoint: EndpointId, fresh: bool) {
+    fn dial(&mut self, lane: LaneId, endpoint: EndpointId, fresh: bool, by: Tick) {
         let io = &mut self.lanes[lane.index()];
         if io.closing {
-            io.waiting = Some((endpoint, fresh));
+            io.waiting = Some((endpoint, fresh, by));
             return;
         }
         debug_assert!(!self.exchange.is_committed(), "no dial after the commit");
         io.endpoint = Some(endpoint);
-        let pooled = if fresh {
-            None
-        } else {
-            self.core.pool.take(self.snapshot.generation, endpoint)
-        };
+        let pooled =
+            if fresh { None } else { self.core.pool.take(self.snapshot.generation, endpoint) };
         self.core.shared.watch.dialed(self.core.id, pooled.is_none());
         if let Some(conn) = pooled {
             self.seat(lane, conn);
@@ -343,20 +337,14 @@ impl<'a, R: Rt> Shell<'a, R> {
             return;
         }
         io.dialing = true;
-        let give_up = self.core.rt.now() + self.connect_share();
         let dial = dial::dial(
             self.core.rt.clone(),
             self.core.shared.clone(),
             self.snapshot.clone(),
             endpoint,
-            give_up,
+            by,
         );
         self.starts.push_back(Start::Dial(lane, Box::pin(dial)));
-    }
-
-    /// Time to share among an endpoint's addresses; the exchange's own limit ends the dial.
-    fn connect_share(&self) -> Ms {
-        CONNECT_SHARE
     }
 
     fn seat(&mut self, lane: LaneId, conn: Conn<R>) {
@@ -514,9 +502,9 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         io.close_if_idle();
         if !io.closing
-            && let Some((endpoint, fresh)) = io.waiting.take()
+            && let Some((endpoint, fresh, by)) = io.waiting.take()
         {
-            self.dial(lane, endpoint, fresh);
+            self.dial(lane, endpoint, fresh, by);
         }
         true
     }
@@ -710,6 +698,3 @@ async fn drain<R: Rt>(
         }
     }
 }
-
-/// What a dial of several addresses divides among them when nothing says how long it may take.
-const CONNECT_SHARE: Ms = Ms(2_000);

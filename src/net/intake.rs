@@ -90,7 +90,12 @@ pub(super) fn open<R: Rt>(
 }
 
 impl Intake {
-    fn fill(&mut self, snapshot: &Snapshot, head: &RequestHead, bytes: &[u8]) -> Result<(), Answer> {
+    fn fill(
+        &mut self,
+        snapshot: &Snapshot,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) -> Result<(), Answer> {
         let path = std::str::from_utf8(head.path(bytes)).unwrap_or_default();
         self.ledger.key = caller(snapshot, head, bytes)?;
         self.ledger.surface = self.surface(head.method, path)?;
@@ -145,7 +150,8 @@ impl Intake {
 
     fn overrides(&mut self, head: &RequestHead, bytes: &[u8]) -> Result<(), Answer> {
         let text = |name: &str| {
-            head.field(bytes, name.as_bytes()).map(|value| String::from_utf8_lossy(value).into_owned())
+            head.field(bytes, name.as_bytes())
+                .map(|value| String::from_utf8_lossy(value).into_owned())
         };
         if let Some(value) = text("x-firstbyte-commit") {
             let commit = Commit::parse(&value).map_err(|why| {
@@ -156,7 +162,8 @@ impl Intake {
         }
         if let Some(value) = text("x-firstbyte-deadline-ms") {
             let ms = value.trim().parse::<u32>().ok().filter(|ms| *ms > 0).ok_or_else(|| {
-                let message = "x-firstbyte-deadline-ms must be a whole number of milliseconds above 0";
+                let message =
+                    "x-firstbyte-deadline-ms must be a whole number of milliseconds above 0";
                 error(400, message, Some("x-firstbyte-deadline-ms"), "invalid_value")
             })?;
             self.deadline = Some(Ms(ms));
@@ -175,9 +182,7 @@ pub(super) fn begin<R: Rt>(
 ) -> Exchange {
     intake.ledger.bytes_in = body.len() as u64;
     match plan(core, &mut intake, &body, cx) {
-        Ok((ask, plan)) => {
-            Exchange::new(Job { ask, body, plan }, client, intake.ledger, cx)
-        }
+        Ok((ask, plan)) => Exchange::new(Job { ask, body, plan }, client, intake.ledger, cx),
         Err(answer) => Exchange::answered(answer, client, intake.ledger, cx),
     }
 }
@@ -192,7 +197,8 @@ fn plan<R: Rt>(
     if surface == Surface::Models {
         return Err(models(cx.table, intake.single.as_deref()));
     }
-    let reads = surface == Surface::Explain || surface.is_understood() || (intake.json && !body.is_empty());
+    let reads =
+        surface == Surface::Explain || surface.is_understood() || (intake.json && !body.is_empty());
     let mut ask = if reads {
         // An explanation is asked for with the request itself, which is a chat unless it says more.
         Ask::read(surface, body.as_slice()).map_err(|fault| ask_fault(&fault))?
@@ -245,11 +251,13 @@ fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
         }
         Refusal::UnknownModel => {
             let name = named.map(String::as_str).unwrap_or_default();
-            let message = format!("the model \"{name}\" is not known here; GET /v1/models lists them");
+            let message =
+                format!("the model \"{name}\" is not known here; GET /v1/models lists them");
             error(404, &message, Some("model"), "model_not_found")
         }
         Refusal::NothingLeft => {
-            let message = "provider.only, ignore and allow_fallbacks leave no provider for this model";
+            let message =
+                "provider.only, ignore and allow_fallbacks leave no provider for this model";
             error(404, message, Some("provider"), "no_provider_left")
         }
         Refusal::Cooling { retry_after, status } => {
@@ -265,9 +273,7 @@ fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
 }
 
 fn models(table: &route::Table, single: Option<&str>) -> Answer {
-    let entry = |name: &str| {
-        serde_json::json!({ "id": name, "object": "model", "created": 0, "owned_by": "firstbyte" })
-    };
+    let entry = |name: &str| serde_json::json!({ "id": name, "object": "model", "created": 0, "owned_by": "firstbyte" });
     match single {
         None => {
             let data: Vec<_> = table.model_names().map(|name| entry(name)).collect();

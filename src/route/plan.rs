@@ -277,6 +277,27 @@ pub struct Plan {
     pub rules: Rules,
 }
 
+impl Plan {
+    /// No attempt at all, under the built-in rules: for answers of the gateway's own.
+    pub fn none() -> Plan {
+        let built_in = Settings::default();
+        Plan {
+            attempts: SmallVec::new(),
+            rules: Rules {
+                commit: built_in.commit,
+                hold_max: built_in.hold_max_under(built_in.commit),
+                answer_max: built_in.answer_max,
+                open_after: None,
+                hedge_after: None,
+                deadline: built_in.total_timeout,
+                total: built_in.total_timeout,
+                on_content_policy: built_in.on_content_policy,
+                replay: built_in.replay,
+            },
+        }
+    }
+}
+
 /// Exchange-wide rules: the settings of the plan's first attempt, with the request's own overrides.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rules {

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 use crate::base::buf::Buf;
 use crate::llm::event::Finish;
 use crate::llm::provider::Sink;
-use crate::wire::json::{self, Span};
+use crate::wire::Span;
+use crate::wire::json;
 
 /// Passes a chunk through: the model's name replaced, repeated finish reasons made null, the rest as
 /// it came.
@@ -18,10 +19,10 @@ pub fn pass(payload: &[u8], model: Option<Span>, repeated: &[Span], sink: &mut S
     let mut spans: SmallVec<[(Span, bool); 2]> =
         repeated.iter().map(|span| (*span, false)).collect();
     spans.extend(model.map(|span| (span, true)));
-    spans.sort_by_key(|(span, _)| span.range().start);
+    spans.sort_by_key(|(span, _)| span.start);
     let mut at = 0;
     for (span, is_model) in spans {
-        let range = span.range();
+        let range = std::ops::Range::from(span);
         extend_line(&payload[at..range.start], sink.out);
         if is_model {
             json::write_string(sink.out, sink.shown);
@@ -74,7 +75,7 @@ pub fn whole(body: &[u8], model: Option<Span>, sink: &mut Sink<'_>) {
     match model {
         None => sink.out.extend(body),
         Some(span) => {
-            let range = span.range();
+            let range = std::ops::Range::from(span);
             sink.out.extend(&body[..range.start]);
             json::write_string(sink.out, sink.shown);
             sink.out.extend(&body[range.end..]);

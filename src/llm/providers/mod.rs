@@ -22,6 +22,26 @@ macro_rules! providers {
             /// Every kind of this build with its name in the config.
             pub const NAMES: &'static [(&'static str, Kind)] =
                 &[$((<$adapter as Provider>::NAME, Kind::$kind),)*];
+
+            /// The name in the config.
+            pub const fn name(self) -> &'static str {
+                match self { $(Kind::$kind => <$adapter as Provider>::NAME,)* }
+            }
+
+            /// The names alone, for errors and help.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                Kind::NAMES.iter().map(|(name, _)| *name)
+            }
+
+            /// The base URL of the vendor itself, where a provider of the config names none.
+            pub const fn base_url(self) -> &'static str {
+                match self { $(Kind::$kind => <$adapter as Provider>::BASE_URL,)* }
+            }
+
+            /// The variable that usually holds the vendor's key.
+            pub const fn key_variable(self) -> &'static str {
+                match self { $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)* }
+            }
         }
 
         /// The state of one attempt's answer.

@@ -21,8 +21,9 @@ use crate::llm::dialects::chat;
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::provider::{MESSAGE_MAX, Provider, Refusal, Refused, Said, Sink, Site};
 use crate::llm::request::{Ask, Surface};
+use crate::wire::Span;
 use crate::wire::http1::emit;
-use crate::wire::json::{self, Kind, Members, Span, Value};
+use crate::wire::json::{self, Kind, Member, Top, Value};
 
 /// One answer being read.
 #[derive(Default)]
@@ -33,7 +34,7 @@ pub struct Openai {
     /// Something of substance was seen.
     substance: bool,
     /// For chunks of our own: the stream's id and creation time.
-    id: SmallVec<[u8; 48]>,
+    id: SmallVec<[u8; 64]>,
     created: u64,
     usage: Option<Usage>,
     said: Option<Said>,
@@ -57,6 +58,8 @@ struct Reading {
 
 impl Provider for Openai {
     const NAME: &'static str = "openai";
+    const BASE_URL: &'static str = "https://api.openai.com/v1";
+    const KEY_VARIABLE: &'static str = "OPENAI_API_KEY";
 
     fn send(
         ask: &Ask,
@@ -67,21 +70,23 @@ impl Provider for Openai {
     ) -> Result<(), Fault> {
         let length = ask.edited_len(body, site.model);
         out.reserve(length + 512 + ask.envelope.path.len());
-        let path = [site.path, ask.envelope.path.as_str()];
-        if !emit::request_line(out, ask.envelope.method, &path) {
+        let path = [site.path.as_bytes(), ask.envelope.path.as_bytes()];
+        if !emit::request_line(out, ask.envelope.method.as_bytes(), path) {
             return Err(Fault::Unsendable);
         }
         let mut fits = emit::field(out, b"host", site.authority.as_bytes());
         if let Some(key) = site.key {
-            fits &= emit::field_parts(out, b"authorization", &[b"Bearer ", key.expose()]);
+            fits &= key.expose().iter().all(u8::is_ascii_graphic);
+            out.extend(b"authorization: Bearer ");
+            out.extend(key.expose());
+            out.extend(emit::CRLF);
         }
         fits &= emit::field(out, b"accept-encoding", b"identity");
         fits &= emit::field(out, b"user-agent", USER_AGENT);
         if ask.surface.is_understood() {
-            let accept: &[u8] =
-                if ask.stream { b"text/event-stream" } else { b"application/json" };
-            emit::field(out, b"accept", accept);
-            emit::field(out, b"content-type", b"application/json");
+            let accept: &[u8] = if ask.stream { b"text/event-stream" } else { b"application/json" };
+            fits &= emit::field(out, b"accept", accept);
+            fits &= emit::field(out, b"content-type", b"application/json");
         }
         for (name, value) in &ask.envelope.fields {
             fits &= emit::field(out, name.as_bytes(), value);
@@ -92,7 +97,11 @@ impl Provider for Openai {
         }
         out.extend(b"\r\n");
         ask.write_edited(body, site.model, out);
-        if fits { Ok(()) } else { Err(Fault::Unsendable) }
+        if fits {
+            return Ok(());
+        }
+        out.clear();
+        Err(Fault::Unsendable)
     }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
@@ -100,7 +109,7 @@ impl Provider for Openai {
             self.done = true;
             return Ok(Mark::End);
         }
-        let mut members = Members::new();
+        let mut members = Top::new();
         let top = json::document_with_top(payload, &mut members).map_err(|_| Fault::BadFrame)?;
         if top.kind != Kind::Object {
             return Err(Fault::BadFrame);
@@ -112,7 +121,7 @@ impl Provider for Openai {
             return Err(Fault::ErrorEvent);
         }
         for member in &members {
-            match member.name.of(payload) {
+            match member.key.of(payload) {
                 b"choices" => self.read_choices(payload, member.value, &mut reading)?,
                 b"usage" => self.read_usage(payload, member.value),
                 b"model" if member.value.kind == Kind::String => model = Some(member.value.span),
@@ -145,7 +154,7 @@ impl Provider for Openai {
     }
 
     fn whole(&mut self, body: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
-        let mut members = Members::new();
+        let mut members = Top::new();
         let top = json::document_with_top(body, &mut members).map_err(|_| Fault::BadFrame)?;
         if top.kind != Kind::Object {
             return Err(Fault::BadFrame);
@@ -156,7 +165,7 @@ impl Provider for Openai {
         }
         let mut model = None;
         for member in &members {
-            match member.name.of(body) {
+            match member.key.of(body) {
                 b"usage" => self.read_usage(body, member.value),
                 b"model" if member.value.kind == Kind::String => model = Some(member.value.span),
                 _ => {}
@@ -169,8 +178,7 @@ impl Provider for Openai {
     fn refuse(refusal: &Refusal<'_>) -> Refused {
         let said = said_of_body(refusal.body);
         let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
-        let failure =
-            Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
+        let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
         Refused { failure, said }
     }
 
@@ -190,13 +198,13 @@ impl Provider for Openai {
         // `error: {...}` as a field name, or a bare JSON line.
         let start = line.iter().position(|byte| *byte == b'{');
         let json = start.map_or(line, |at| &line[at..]);
-        let mut members = Members::new();
+        let mut members = Top::new();
         if json::document_with_top(json, &mut members).is_err() {
             return Ok(Mark::Idle);
         }
-        let named = line.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"error"));
-        let said = error_of(json, &members)
-            .or_else(|| named.then(|| error_fields(json, &members)));
+        let named =
+            line.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"error"));
+        let said = error_of(json, &members).or_else(|| named.then(|| error_fields(json, &members)));
         match said {
             Some(said) => {
                 self.said = Some(said);
@@ -237,11 +245,11 @@ impl Openai {
         let (mut index, mut substance, mut tools, mut finish) = (0, false, false, None);
         for member in json::members(payload, item) {
             let value = member.value;
-            match member.name.of(payload) {
+            match member.key.of(payload) {
                 b"index" => index = json::as_u64(payload, value).ok_or(Fault::BadFrame)?,
                 b"delta" if value.kind == Kind::Object => {
                     for part in json::members(payload, value) {
-                        let name = part.name.of(payload);
+                        let name = part.key.of(payload);
                         let says = name != b"role" && has_substance(part.value);
                         substance |= says;
                         tools |= says && matches!(name, b"tool_calls" | b"function_call");
@@ -314,18 +322,18 @@ fn has_substance(value: Value) -> bool {
         Kind::Null | Kind::False => false,
         // `""`, `[]` and `{}` are two bytes; blanks inside brackets count as something, which is rare
         // and only commits a little early.
-        Kind::String | Kind::Array | Kind::Object => value.span.len() > 2,
+        Kind::String | Kind::Array | Kind::Object => value.span.len > 2,
         Kind::True | Kind::Number => true,
     }
 }
 
 /// The error that a 200 may carry: a top-level `error`, `object: "error"` or `type: "error"`.
-fn error_of(bytes: &[u8], members: &Members) -> Option<Said> {
+fn error_of(bytes: &[u8], members: &[Member]) -> Option<Said> {
     for member in members {
-        match member.name.of(bytes) {
+        match member.key.of(bytes) {
             b"error" => match member.value.kind {
                 Kind::Object => {
-                    let fields: Members = json::members(bytes, member.value).collect();
+                    let fields: Top = json::members(bytes, member.value).collect();
                     return Some(error_fields(bytes, &fields));
                 }
                 Kind::String => {
@@ -344,7 +352,7 @@ fn error_of(bytes: &[u8], members: &Members) -> Option<Said> {
     None
 }
 
-fn error_fields(bytes: &[u8], members: &Members) -> Said {
+fn error_fields(bytes: &[u8], members: &[Member]) -> Said {
     let mut said = Said::default();
     for member in members {
         let text = match member.value.kind {
@@ -354,7 +362,7 @@ fn error_fields(bytes: &[u8], members: &Members) -> Said {
             Kind::Null | Kind::True | Kind::False | Kind::Array | Kind::Object => None,
         };
         let Some(text) = text else { continue };
-        match member.name.of(bytes) {
+        match member.key.of(bytes) {
             b"message" => said.message = text,
             b"code" => said.code = Some(text),
             b"type" => said.kind = Some(text),
@@ -366,12 +374,12 @@ fn error_fields(bytes: &[u8], members: &Members) -> Said {
 }
 
 fn said_of_body(body: &[u8]) -> Option<Said> {
-    let mut members = Members::new();
+    let mut members = Top::new();
     match json::document_with_top(body, &mut members) {
         Ok(top) if top.kind == Kind::Object => {
             Some(error_of(body, &members).unwrap_or_else(|| {
                 let mut said = error_fields(body, &members);
-                let detail = members.iter().find(|m| m.name.of(body) == b"detail");
+                let detail = members.iter().find(|m| m.key.of(body) == b"detail");
                 if let Some(detail) = detail
                     && said.message.is_empty()
                 {

@@ -168,6 +168,11 @@ impl Body {
         self.state == State::Done
     }
 
+    /// Whether the framing itself tells the end, so that the connection may go on after it.
+    pub fn ends_by_itself(&self) -> bool {
+        !matches!(self.state, State::UntilClose | State::Broken { .. })
+    }
+
     /// Payload bytes that are still to come, if the framing says so.
     pub fn left(&self) -> Option<u64> {
         match self.state {

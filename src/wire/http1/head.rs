@@ -71,6 +71,22 @@ pub enum Method {
     Other,
 }
 
+impl Method {
+    /// The method as it stands in a request line; `OTHER` for a token that nothing here knows.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Method::Get => "GET",
+            Method::Post => "POST",
+            Method::Put => "PUT",
+            Method::Patch => "PATCH",
+            Method::Delete => "DELETE",
+            Method::Head => "HEAD",
+            Method::Options => "OPTIONS",
+            Method::Other => "OTHER",
+        }
+    }
+}
+
 /// A request head that has one meaning.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RequestHead {
