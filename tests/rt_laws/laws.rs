@@ -54,6 +54,8 @@ pub fn laws<R: Rt>() -> Vec<(&'static str, Law<R>)> {
         law("a read takes at most the spare capacity", reads_fit),
         law("a write says how much and consumes nothing", writes_say_how_much),
         law("a stopped write tells exactly what was sent", stopped_writes_are_exact),
+        law("both directions wait at once", directions_are_independent),
+        law("a parked write ends when the peer resets", parked_writes_see_resets),
         law("a stopped read gives back its buffer and loses nothing", stopped_reads_lose_nothing),
         law("a stop that races with data loses nothing", racing_stops_lose_nothing),
         law("a stopped handle stops what starts later, a new one does not", handles_are_spent),
@@ -185,8 +187,20 @@ async fn reads_fit<R: Rt>(bed: Bed<R>) {
     assert_eq!(buf.len(), 90 + count);
 }
 
-/// Writes until nothing more goes; says what was told and gives back the parked write's result.
-async fn fill<R: Rt>(rt: &R, writer: &mut R::Writer) -> (usize, usize) {
+/// Bytes up to the end.
+async fn count_to_end<D: Reader>(reader: &mut D) -> usize {
+    let mut all = 0;
+    loop {
+        let bytes = receive(reader, 65_536).await.unwrap();
+        if bytes.is_empty() {
+            return all;
+        }
+        all += bytes.len();
+    }
+}
+
+/// Writes until two writes in a row had to be stopped; says how much the others were told to be.
+async fn fill<R: Rt>(rt: &R, writer: &mut R::Writer) -> usize {
     let (mut told, mut stopped) = (0, 0);
     let mut stop = R::Stop::new();
     let mut buf = Buf::from(&[b'z'; 100_000][..]);
@@ -206,7 +220,7 @@ async fn fill<R: Rt>(rt: &R, writer: &mut R::Writer) -> (usize, usize) {
         }
         buf = back;
     }
-    (told, stopped)
+    told
 }
 
 async fn writes_say_how_much<R: Rt>(bed: Bed<R>) {
@@ -225,18 +239,54 @@ async fn writes_say_how_much<R: Rt>(bed: Bed<R>) {
 
 async fn stopped_writes_are_exact<R: Rt>(bed: Bed<R>) {
     let [(mut reader, _keep), (_far, mut writer)] = bed.pair().await;
-    let (told, _) = fill(&bed.rt, &mut writer).await;
+    let told = fill(&bed.rt, &mut writer).await;
     assert!(told > 0);
     drop(writer);
-    let mut got = 0;
-    loop {
-        let bytes = receive(&mut reader, 65_536).await.unwrap();
-        if bytes.is_empty() {
-            break;
+    assert_eq!(count_to_end(&mut reader).await, told);
+}
+
+async fn directions_are_independent<R: Rt>(bed: Bed<R>) {
+    let [(mut reader, mut writer), (mut far_reader, mut far_writer)] = bed.pair().await;
+    let told = fill(&bed.rt, &mut writer).await;
+    let extra = {
+        let mut stop = R::Stop::new();
+        let mut read = pin!(receive(&mut reader, 8));
+        let mut write = pin!(writer.write(Buf::from(&b"blocked"[..]), stop.handle()));
+        assert!(once(&mut read).await.is_none());
+        // Where 100,000 bytes had no room, these few may.
+        let blocked = once(&mut write).await;
+        send(&mut far_writer, b"through").await.unwrap();
+        let got = read.await.unwrap();
+        assert!(!got.is_empty() && b"through".starts_with(&got));
+        let (count, _) = match blocked {
+            Some(done) => done,
+            None => {
+                stop.stop();
+                write.await
+            }
+        };
+        count.unwrap_or(0)
+    };
+    drop(writer);
+    assert_eq!(count_to_end(&mut far_reader).await, told + extra);
+}
+
+async fn parked_writes_see_resets<R: Rt>(bed: Bed<R>) {
+    let [(reader, mut writer), (far_reader, far_writer)] = bed.pair().await;
+    fill(&bed.rt, &mut writer).await;
+    {
+        let buf = Buf::from(&[b'z'; 100_000][..]);
+        let mut write = pin!(writer.write(buf, R::Stop::new().handle()));
+        let early = once(&mut write).await;
+        R::abort(far_reader, far_writer);
+        if early.is_none() {
+            let (count, buf) = write.await;
+            assert!(matches!(failure(count), Some(ECONNRESET | EPIPE)));
+            assert_eq!(buf.len(), 100_000);
         }
-        got += bytes.len();
     }
-    assert_eq!(got, told);
+    drop((reader, writer));
+    bed.all_closed().await;
 }
 
 // Stops.

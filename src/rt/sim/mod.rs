@@ -371,11 +371,11 @@ impl Future for Ready {
     type Output = io::Result<()>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let mut state = self.shared.state.borrow_mut();
-        if state.poll_ready(self.end, self.wait, cx.waker()) {
-            Poll::Ready(Ok(()))
-        } else {
-            Poll::Pending
+        let ready = self.shared.state.borrow_mut().poll_ready(self.end, self.wait, cx.waker());
+        match ready {
+            Some(true) => Poll::Ready(Ok(())),
+            Some(false) => Poll::Pending,
+            None => self.shared.fail("a wait beside another wait or read: law 6"),
         }
     }
 }

@@ -121,6 +121,11 @@ impl End {
         }
     }
 
+    /// Whether somebody waits without a buffer.
+    pub(super) fn has_wait(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
     /// Whether a read would not wait.
     pub(super) fn is_readable(&self) -> bool {
         !self.received.is_empty() || self.fin_seen || self.reset || self.life == Life::Closed
@@ -460,13 +465,15 @@ impl State {
 
     // Waiting without a buffer.
 
-    pub(super) fn poll_ready(&mut self, id: EndId, wait: u64, waker: &Waker) -> bool {
-        let Some(end) = self.end(id) else { return true };
+    /// Whether a read would not wait. None breaks the sixth law: somebody else waits.
+    pub(super) fn poll_ready(&mut self, id: EndId, wait: u64, waker: &Waker) -> Option<bool> {
+        let reading = self.is_read_pending(id);
+        let Some(end) = self.end(id) else { return Some(true) };
         if end.is_readable() {
-            return true;
+            return Some(true);
         }
         end.ready.insert(wait, waker.clone());
-        false
+        (!reading && end.ready.len() == 1).then_some(false)
     }
 
     pub(super) fn drop_ready(&mut self, id: EndId, wait: u64) {
@@ -507,7 +514,7 @@ impl State {
         self.note("close", id.code(), u64::from(with_reset));
         let Some(end) = self.end(id) else { return };
         end.life = Life::Closed;
-        end.received.clear();
+        // What is unread stays: the peer gets no room from it, only the reset.
         let waits = std::mem::take(&mut end.ready);
         let orphans: Vec<u64> = end.reads.drain(..).chain(end.writes.drain(..)).collect();
         let (was_reset, cut) = (end.reset, end.cut);
@@ -521,7 +528,6 @@ impl State {
         if with_reset && !cut {
             self.send_reset(id);
         }
-        self.run_writes(id.peer());
         if self.end(id.peer()).is_some_and(|peer| peer.life == Life::Closed) {
             self.conns.remove(&id.conn);
         }

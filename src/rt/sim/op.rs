@@ -76,6 +76,28 @@ impl State {
         id
     }
 
+    /// Whether somebody waits already for what an operation would wait for: the sixth law.
+    fn is_taken(&mut self, work: Work) -> bool {
+        let (waiting, wait) = match work {
+            Work::Write(_) => return false,
+            Work::Read(end) => match self.end(end) {
+                Some(end) => (end.reads.clone(), end.has_wait()),
+                None => return false,
+            },
+            Work::Accept(addr) => match self.listeners.get(&addr) {
+                Some(listening) => (listening.accepts.clone(), false),
+                None => return false,
+            },
+        };
+        wait || waiting.iter().any(|op| self.ops.get(op).is_some_and(|op| !op.orphan))
+    }
+
+    /// The same for a wait.
+    pub(super) fn is_read_pending(&mut self, id: EndId) -> bool {
+        let reads = self.end(id).map(|end| end.reads.clone()).unwrap_or_default();
+        reads.iter().any(|op| self.ops.get(op).is_some_and(|op| !op.orphan))
+    }
+
     /// Completes reads that need not wait.
     pub(super) fn run_reads(&mut self, at: EndId) {
         while let Some(end) = self.end(at).filter(|end| end.is_readable()) {
@@ -265,6 +287,9 @@ impl Future for Operation {
                 Poll::Ready((Err(crate::rt::stopped()), buf))
             }
             Phase::New(buf) => {
+                if this.shared.state.borrow_mut().is_taken(this.work) {
+                    this.shared.fail(&format!("{:?} beside another wait: law 6", this.work));
+                }
                 let id = this.shared.state.borrow_mut().submit(this.work, buf, cx.waker());
                 this.stop.running.borrow_mut().push((Rc::downgrade(&this.shared), id));
                 this.phase = Phase::Running(id);

@@ -316,6 +316,40 @@ fn a_world_that_cannot_go_on_says_why() {
 }
 
 #[test]
+fn two_waits_for_one_direction_are_refused() {
+    let world = |test: fn(SimRt, SimListener) -> Pin<Box<dyn Future<Output = ()>>>| {
+        panic_text(|| calm(test))
+    };
+    let read_beside_wait = world(|rt, listener| {
+        Box::pin(async move {
+            let [(mut reader, _keep), _far] = pair(&rt, &listener).await;
+            let mut wait = std::pin::pin!(reader.ready());
+            assert!(within_deadline(&rt, rt.now() + Ms(1), wait.as_mut()).await.is_none());
+            let _ = receive(&mut reader, 8).await;
+        })
+    });
+    let two_waits = world(|rt, listener| {
+        Box::pin(async move {
+            let [(reader, _keep), _far] = pair(&rt, &listener).await;
+            let mut wait = std::pin::pin!(reader.ready());
+            assert!(within_deadline(&rt, rt.now() + Ms(1), wait.as_mut()).await.is_none());
+            let _ = reader.ready().await;
+        })
+    });
+    let two_accepts = world(|rt, listener| {
+        Box::pin(async move {
+            let stop = SimStop::new();
+            let mut first = std::pin::pin!(listener.accept(stop.handle()));
+            assert!(within_deadline(&rt, rt.now() + Ms(1), first.as_mut()).await.is_none());
+            let _ = listener.accept(stop.handle()).await;
+        })
+    });
+    for text in [read_beside_wait, two_waits, two_accepts] {
+        assert!(text.contains("law 6"), "{text}");
+    }
+}
+
+#[test]
 fn dials_fail_as_they_were_told_to() {
     let world = World::new(1, Faults::none());
     let rt = world.rt();
