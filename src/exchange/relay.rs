@@ -218,7 +218,13 @@ impl Lane {
         let payload = match frame.stray {
             // An error may hide in a line that is no field at all.
             Some(stray) if frame.data.is_empty() => stray.of(block),
-            _ if frame.data.is_empty() => return Pumped::More,
+            _ if frame.data.is_empty() => {
+                // A keep-alive is passed on once the answer has begun; before, it would only be held.
+                if frame.comment && self.first.is_some() {
+                    self.held.extend(b":\n\n");
+                }
+                return Pumped::More;
+            }
             _ => frame.payload(block, &mut scratch),
         };
         let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
