@@ -2,7 +2,7 @@
 //! simulator and on both drivers of the real runtime. A law that holds on one of them alone is
 //! no law: code tested on the simulator would break in production.
 
-#![allow(clippy::unwrap_used, clippy::panic)] // A test from end to end, helpers too.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::print_stderr)] // A test, helpers too.
 
 #[path = "rt_laws/ends.rs"]
 mod ends;
