@@ -1,5 +1,7 @@
-//! The table of the laws, and what they are written with. A law may not depend on how long anything takes; where it waits for what
-//! the kernel does on its own (a closed descriptor), it asks again until it is so.
+//! The table of the laws, and what they are written with.
+//!
+//! A law may not depend on how long anything takes; where it waits for what the kernel does on its
+//! own (a closed descriptor), it asks again until it is so.
 
 use std::future::Future;
 use std::io;
