@@ -152,9 +152,13 @@ fn cut(mut response: Response, raw: &[u8], start: usize, eof: bool) -> Option<(R
 
 /// A chat request's bytes.
 pub fn chat(stream: bool, fields: &str) -> String {
-    post("/v1/chat/completions", fields, &format!(
-        "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}],\"stream\":{stream}}}"
-    ))
+    post(
+        "/v1/chat/completions",
+        fields,
+        &format!(
+            "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}],\"stream\":{stream}}}"
+        ),
+    )
 }
 
 /// A request's bytes.

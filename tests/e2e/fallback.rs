@@ -8,13 +8,16 @@ use firstbyte::exchange::ledger::Ending;
 use crate::client::{Client, Response, ask, chat};
 use crate::rig::{Call, Driver, Gateway, Provider, on_both, providers};
 
-const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
+const SSE: &str =
+    "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 /// Short, since what hangs here is waited for.
 pub const SHORT: &str = "head_timeout = \"250ms\"\nfirst_content_timeout = \"250ms\"\nidle_timeout = \"250ms\"\nanswer_timeout = \"250ms\"\n\
     breaker = \"off\"\nretry_budget = { ratio = 1.0, floor = 100000, window = \"10s\" }\nfirst_content_deadline = \"60s\"\n";
 
 pub fn event(delta: &str) -> String {
-    format!("data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"up\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}\n\n")
+    format!(
+        "data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"up\",\"choices\":[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}\n\n"
+    )
 }
 
 pub fn events(name: &str) -> Vec<String> {
@@ -59,20 +62,24 @@ fn failing(fail: Fail) -> std::net::SocketAddr {
     match fail {
         Fail::Refuse => Provider::refusing(),
         Fail::Say(bytes) => Provider::saying(bytes).addr,
-        Fail::Reset(bytes) => Provider::start(move |call| {
-            let mut call = call.take().unwrap();
-            call.say(&bytes);
-            call.reset();
-            false
-        })
-        .addr,
-        Fail::Hang(bytes) => Provider::start(move |call| {
-            let call = call.as_mut().unwrap();
-            call.say(&bytes);
-            call.until_closed();
-            false
-        })
-        .addr,
+        Fail::Reset(bytes) => {
+            Provider::start(move |call| {
+                let mut call = call.take().unwrap();
+                call.say(&bytes);
+                call.reset();
+                false
+            })
+            .addr
+        }
+        Fail::Hang(bytes) => {
+            Provider::start(move |call| {
+                let call = call.as_mut().unwrap();
+                call.say(&bytes);
+                call.until_closed();
+                false
+            })
+            .addr
+        }
     }
 }
 
@@ -167,7 +174,9 @@ fn late_failures_are_told_once() {
 }
 
 /// Which behaviour the next request to a provider meets; requests come one at a time.
-fn numbered(behave: impl Fn(&mut Option<Call>, usize) -> bool + Send + Sync + 'static) -> (Provider, Arc<AtomicUsize>) {
+fn numbered(
+    behave: impl Fn(&mut Option<Call>, usize) -> bool + Send + Sync + 'static,
+) -> (Provider, Arc<AtomicUsize>) {
     let at = Arc::new(AtomicUsize::new(0));
     let now = at.clone();
     let provider = Provider::start(move |call| behave(call, now.load(Ordering::SeqCst)));
@@ -322,7 +331,9 @@ fn a_large_body_still_falls_back() {
         let config = providers(SHORT, &[failing.addr, second.addr]);
         let gateway = Gateway::start(driver, &config);
         let text = "z".repeat(20 << 20);
-        let body = format!("{{\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}],\"model\":\"m\",\"stream\":true}}");
+        let body = format!(
+            "{{\"messages\":[{{\"role\":\"user\",\"content\":\"{text}\"}}],\"model\":\"m\",\"stream\":true}}"
+        );
         let answer = ask(gateway.addr, &crate::client::post("/v1/chat/completions", "", &body));
         let name = format!("p1 got {} {}", body.len() + 1, 20 << 20);
         assert_eq!(answer.text(), expected(&name), "{driver:?}");
