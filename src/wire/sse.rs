@@ -9,7 +9,7 @@
 //!   event: delta \n
 //!   data: {"a":1} \r\n      lines end with LF, CRLF or a lone CR, in any mixture
 //!   : ping \n
-//!   \n                      -> Frame { len: 35, event: "delta", data: [{"a":1}], comment }
+//!   \n                      -> Frame { len: 36, event: "delta", data: [{"a":1}], comment }
 //! ```
 //!
 //! Invariants: each byte is searched once, however the stream is cut; spans are offsets into the

@@ -662,15 +662,15 @@ fn trim(mut value: &[u8]) -> &[u8] {
 #[cold]
 fn why_request(error: httparse::Error, head: &[u8]) -> Refusal {
     let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
-    let words = line.split(|byte| *byte == b' ').count();
+    let words: SmallVec<[&[u8]; 4]> = line.split(|byte| *byte == b' ').take(4).collect();
     let start = matches!(
         error,
         httparse::Error::Token | httparse::Error::Version | httparse::Error::NewLine
     );
-    match start {
-        true if words == 2 && line.ends_with(b" ") => Refusal::StartLine,
-        true if words == 2 => Refusal::Version,
-        true if words > 3 => Refusal::StartLine,
+    match words.as_slice() {
+        [_, target] if start && target.starts_with(b"/") => Refusal::Version,
+        [_, _, _] => why(error, head),
+        _ if start => Refusal::StartLine,
         _ => why(error, head),
     }
 }
