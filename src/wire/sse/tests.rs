@@ -153,6 +153,14 @@ fn errors_outside_of_data_are_kept() {
     assert_eq!(json(b"data: {}\n\n"), None);
 }
 
+/// Once a second run grew the span of the first one over the lines between them.
+#[test]
+fn only_the_first_run_of_stray_lines_is_kept() {
+    let blocks = whole(b"{\n}\ndata: 1\n{\n}\n\n");
+    assert_eq!(blocks[0].stray.as_deref(), Some(&b"{\n}"[..]));
+    assert_eq!(blocks[0].data.as_deref(), Some(&b"1"[..]));
+}
+
 #[test]
 fn a_last_block_without_its_empty_line_counts() {
     for end in ["", "\n", "\r\n", "\r"] {
