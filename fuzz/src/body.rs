@@ -50,7 +50,8 @@ fn naive(raw: &[u8]) -> Option<(Vec<u8>, usize)> {
         let line = line(raw, &mut at)?;
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let extension = &line[digits..];
-        let fits = digits <= limits::CHUNK_DIGITS_MAX && extension.len() <= limits::CHUNK_EXTENSION_MAX;
+        let fits =
+            digits <= limits::CHUNK_DIGITS_MAX && extension.len() <= limits::CHUNK_EXTENSION_MAX;
         if digits == 0 || !fits || !(extension.is_empty() || extension[0] == b';') {
             return None;
         }

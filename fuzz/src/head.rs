@@ -27,7 +27,8 @@ pub fn check(data: &[u8]) {
 
     let whole = parse_response(bytes, MAX, false);
     let mut looked = 0;
-    let pieces = self::pieces(bytes, &cuts, |part| parse_response_from(part, &mut looked, MAX, false));
+    let pieces =
+        self::pieces(bytes, &cuts, |part| parse_response_from(part, &mut looked, MAX, false));
     assert_eq!(pieces, whole);
     if let Ok(Some(head)) = whole {
         let lines = lines(&bytes[..head.len]);

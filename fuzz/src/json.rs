@@ -52,7 +52,9 @@ fn tree(bytes: &[u8], value: Value) -> Json {
         Kind::Array => json::items(bytes, value).map(|item| tree(bytes, item)).collect(),
         Kind::Object => {
             let members = json::members(bytes, value);
-            Json::Object(members.map(|m| (m.name(bytes).into_owned(), tree(bytes, m.value))).collect())
+            Json::Object(
+                members.map(|m| (m.name(bytes).into_owned(), tree(bytes, m.value))).collect(),
+            )
         }
     }
 }

@@ -238,7 +238,7 @@ pub fn parse_request_from(
     let facts = Facts::gather(bytes, &fields)?;
     facts.check_host(bytes, minor)?;
     let framing = facts.framing(bytes, minor)?.unwrap_or(Framing::None);
-    let expect_continue = minor == 1 && facts.expect;
+    let expect_continue = facts.expects(bytes)? && minor == 1;
     let keep_alive = facts.keep_alive(minor);
     debug_assert!(framing != Framing::UntilClose && end <= max);
     Ok(Some(RequestHead {
@@ -389,13 +389,16 @@ pub const fn is_token(byte: u8) -> bool {
         || byte.is_ascii_alphanumeric()
 }
 
-/// What the fields say about the connection and the body, before a verdict.
+/// What the fields say about the connection and the body, before a verdict. `Host` and `Expect`
+/// mean something in requests only, so a response is not refused for them.
 #[derive(Default)]
 struct Facts {
     length: Option<Span>,
     coding: Option<Span>,
     host: Option<Span>,
-    expect: bool,
+    host_repeated: bool,
+    expect: Option<Span>,
+    expect_repeated: bool,
     close: bool,
     persist: bool,
 }
@@ -408,14 +411,11 @@ impl Facts {
             let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
             // By length first: nearly every field ends here, without a comparison.
             match name.len() {
-                4 if is(b"host") && facts.host.replace(field.value).is_some() => {
-                    return Err(Refusal::HostRepeated);
+                4 if is(b"host") => {
+                    facts.host_repeated |= facts.host.replace(field.value).is_some()
                 }
                 6 if is(b"expect") => {
-                    if !field.value.of(bytes).eq_ignore_ascii_case(b"100-continue") {
-                        return Err(Refusal::Expectation);
-                    }
-                    facts.expect = true;
+                    facts.expect_repeated |= facts.expect.replace(field.value).is_some();
                 }
                 10 if is(b"connection") => facts.connection(field.value.of(bytes)),
                 14 if is(b"content-length") && facts.length.replace(field.value).is_some() => {
@@ -445,11 +445,19 @@ impl Facts {
     /// RFC 9112, 3.2.
     fn check_host(&self, bytes: &[u8], minor: u8) -> Result<(), Refusal> {
         match self.host {
+            Some(_) if self.host_repeated => Err(Refusal::HostRepeated),
             None if minor == 1 => Err(Refusal::HostMissing),
             None => Ok(()),
             Some(value) if is_host(value.of(bytes)) => Ok(()),
             Some(_) => Err(Refusal::HostMalformed),
         }
+    }
+
+    /// RFC 9110, 10.1.1: `100-continue` is the only expectation there is.
+    fn expects(&self, bytes: &[u8]) -> Result<bool, Refusal> {
+        let Some(value) = self.expect else { return Ok(false) };
+        let known = value.of(bytes).eq_ignore_ascii_case(b"100-continue");
+        if known && !self.expect_repeated { Ok(true) } else { Err(Refusal::Expectation) }
     }
 
     /// The one verdict on framing; `None`: neither field is there.

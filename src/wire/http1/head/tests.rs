@@ -172,6 +172,7 @@ fn fields_that_are_refused() {
         ("host: b\r\n", Refusal::HostRepeated),
         ("Expect: 200-ok\r\n", Refusal::Expectation),
         ("Expect:\r\n", Refusal::Expectation),
+        ("Expect: 100-continue\r\nExpect: 100-continue\r\n", Refusal::Expectation),
     ];
     for (lines, refusal) in cases {
         assert_eq!(request(&with_fields(lines)), Err(*refusal), "{lines:?}");
@@ -272,6 +273,13 @@ fn responses_that_are_fine() {
             200,
             Framing::Length(1),
             true,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\nExpect: x\r\nHost: a\r\nHost: b\r\n\r\n",
+            false,
+            200,
+            Framing::UntilClose,
+            false,
         ),
         ("HTTP/1.1 100 Continue\r\n\r\n", false, 100, Framing::None, true),
         ("HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n", false, 103, Framing::None, true),
