@@ -448,6 +448,9 @@ impl Answer {
             return;
         }
         let text = String::from_utf8_lossy(&self.body).into_owned();
+        // Comments are no part of the answer.
+        let text: String =
+            text.split_inclusive("\n\n").filter(|block| !block.starts_with(':')).collect();
         let case = format!("seed {seed}: {self:?}\n{text}");
         if self.status != 200 {
             let json: Option<serde_json::Value> = serde_json::from_slice(&self.body).ok();
@@ -471,11 +474,9 @@ impl Answer {
         let good = format!("{}data: [DONE]\n\n", oracle.concat());
         if !self.complete {
             let cut = text.find("data: {\"error\"").unwrap_or(text.len());
-            assert!(
-                good.starts_with(&text[..cut])
-                    || text.is_char_boundary(0) && good.as_bytes().starts_with(&self.body),
-                "{case}"
-            );
+            // A character that was cut in two reads as U+FFFD.
+            let begun = text[..cut].trim_end_matches('\u{fffd}');
+            assert!(good.starts_with(begun), "{case}");
             return;
         }
         if text == good {

@@ -444,6 +444,7 @@ impl Exchange {
             }
         }
         self.pumped_with(id, cx, |lane, reads| lane.pump(rx, reads));
+        rx.clear();
     }
 
     /// Runs `pump` on a lane and follows up what it came to.

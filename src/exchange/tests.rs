@@ -282,7 +282,9 @@ fn report(ledger: Box<Ledger>, raw: Vec<u8>, dials: Vec<u16>, keep: bool, elapse
     let text = String::from_utf8_lossy(&raw).into_owned();
     let (head, rest) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let mut body = Vec::new();
-    if head.contains("transfer-encoding: chunked") {
+    if ledger.ending == Ending::Gone {
+        // Nobody was there to take the rest.
+    } else if head.contains("transfer-encoding: chunked") {
         let mut rest = rest;
         loop {
             let (size, after) = rest.split_once("\r\n").expect("a chunk size");

@@ -1,9 +1,9 @@
 //! A raw client: sends exactly these bytes, shows exactly what came.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
 
-use crate::rig::PATIENCE;
+use crate::rig::{PATIENCE, read};
 
 /// One connection to the gateway.
 pub struct Client {
@@ -87,7 +87,7 @@ impl Client {
 
     fn more(&mut self) -> usize {
         let mut chunk = [0; 65_536];
-        let count = match self.stream.read(&mut chunk) {
+        let count = match read(&mut self.stream, &mut chunk) {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
             Err(error) => panic!("{error}; so far {:?}", self.seen()),

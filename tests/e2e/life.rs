@@ -11,7 +11,7 @@ use firstbyte::net::core::End;
 
 use crate::client::{Client, ask, chat};
 use crate::fallback::{event, expected, good};
-use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers};
+use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, read};
 
 /// Where the provider is when the client leaves.
 const PLACES: [(&str, &str); 4] = [
@@ -91,9 +91,9 @@ fn a_client_that_leaves_while_dialling_gives_the_dial_up() {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
                 let mut hello = [0; 4096];
-                std::io::Read::read(&mut stream, &mut hello).unwrap();
+                read(&mut stream, &mut hello).unwrap();
                 reached_tx.send(()).unwrap();
-                while matches!(std::io::Read::read(&mut stream, &mut hello), Ok(n) if n > 0) {}
+                while matches!(read(&mut stream, &mut hello), Ok(n) if n > 0) {}
                 closed_tx.lock().unwrap().send(()).unwrap();
             }
         });

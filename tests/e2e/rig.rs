@@ -176,7 +176,17 @@ impl Call {
     /// Waits until the gateway closes, throwing away what comes.
     pub fn until_closed(&mut self) {
         let mut sink = [0; 4096];
-        while matches!(self.stream.read(&mut sink), Ok(count) if count > 0) {}
+        while matches!(read(&mut self.stream, &mut sink), Ok(count) if count > 0) {}
+    }
+}
+
+/// One read; a ring elsewhere in the process may interrupt it, which says nothing.
+pub fn read(stream: &mut TcpStream, into: &mut [u8]) -> std::io::Result<usize> {
+    loop {
+        match stream.read(into) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            other => return other,
+        }
     }
 }
 
@@ -239,7 +249,7 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String,
         if let Some(end) = buffer.windows(4).position(|w| w == b"\r\n\r\n") {
             break end + 4;
         }
-        let count = stream.read(&mut chunk).ok().filter(|count| *count > 0)?;
+        let count = read(stream, &mut chunk).ok().filter(|count| *count > 0)?;
         buffer.extend_from_slice(&chunk[..count]);
     };
     let head = String::from_utf8(buffer[..end].to_vec()).unwrap();
@@ -248,7 +258,7 @@ fn read_request(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(String,
         .find_map(|line| line.strip_prefix("content-length: "))
         .map_or(0, |digits| digits.parse().unwrap());
     while buffer.len() < end + length {
-        let count = stream.read(&mut chunk).ok().filter(|count| *count > 0)?;
+        let count = read(stream, &mut chunk).ok().filter(|count| *count > 0)?;
         buffer.extend_from_slice(&chunk[..count]);
     }
     let body = buffer[end..end + length].to_vec();

@@ -83,7 +83,11 @@ fn one(
     let mut chunk = [0; 4096];
     loop {
         let mut stream = Stream::new(&mut session, &mut tcp);
-        let Ok(count) = stream.read(&mut chunk) else { return };
+        let count = match stream.read(&mut chunk) {
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            Err(_) => return,
+        };
         if count == 0 {
             return;
         }
