@@ -497,7 +497,7 @@ impl Answer {
 
 const CONFIG: &str = "
 [server]
-listen = [\"10.0.0.1:80\"]
+listen = [\"127.0.0.1:80\"]
 admin = \"off\"
 [defaults]
 connect_timeout = \"500ms\"
