@@ -33,6 +33,8 @@ pub struct Client {
     pub minor: u8,
     /// The connection may carry another request.
     pub keep_alive: bool,
+    /// How long the client may take to accept bytes.
+    pub patience: Ms,
 }
 
 impl Client {

@@ -313,7 +313,7 @@ impl Exchange {
         match side {
             Side::Down => {
                 self.down.writing = !done;
-                self.down.write_by = if done { Tick::NEVER } else { cx.now + Ms(limits::WRITE_MS) };
+                self.down.write_by = if done { Tick::NEVER } else { cx.now + self.client.patience };
             }
             Side::Up(id) => {
                 if let Some(lane) = self.lane_mut(id)
@@ -330,7 +330,7 @@ impl Exchange {
     fn settle(&mut self, cx: &Cx<'_>) {
         if !self.down.writing && self.down.has_bytes() {
             self.down.writing = true;
-            self.down.write_by = cx.now + Ms(limits::WRITE_MS);
+            self.down.write_by = cx.now + self.client.patience;
             if let Some(ledger) = &mut self.ledger {
                 ledger.bytes_out += self.down.filling.len() as u64;
             }

@@ -34,10 +34,11 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
             }
         };
         match accepted {
-            Ok((reader, writer, _peer)) => {
-                core.enter();
+            Ok((reader, writer, _peer)) if core.enter() => {
                 core.rt.spawn(conn::run(core.clone(), reader, writer));
             }
+            // Over the limit: a reset costs nobody anything, and says try again.
+            Ok((reader, writer, _peer)) => R::abort(reader, writer),
             Err(error) if is_stopped(&error) => return,
             // Out of descriptors, or the peer is gone already: a pause keeps this from spinning.
             Err(_) => core.rt.sleep_until(core.rt.now() + PAUSE).await,

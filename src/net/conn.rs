@@ -101,7 +101,8 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         Ok(head) => head,
         Err(Stopped::Silently) => return false,
         Err(Stopped::With(answer)) => {
-            let client = Client { minor: 1, keep_alive: false };
+            let patience = snapshot.server.write_timeout;
+            let client = Client { minor: 1, keep_alive: false, patience };
             let ledger = intake::blank_ledger(core);
             core.shared.watch.began(core.id);
             return answer_with(core, down, &snapshot, answer.closing(), client, ledger).await;
@@ -114,7 +115,8 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         bytes
     };
     core.shared.watch.began(core.id);
-    let client = Client { minor: head.minor, keep_alive: head.keep_alive };
+    let patience = snapshot.server.write_timeout;
+    let client = Client { minor: head.minor, keep_alive: head.keep_alive, patience };
     let mut intake = intake::open(core, &snapshot, &head, head_bytes.as_slice());
     if let Some(answer) = intake.refused.take() {
         // Nothing was read of a body; if one is coming, this connection can't go on.

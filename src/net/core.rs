@@ -2,7 +2,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::base::ids::{CoreId, EndpointId, Table as Rows};
@@ -65,13 +65,21 @@ pub struct Shared {
     /// Metrics and log.
     pub watch: Arc<dyn Watch>,
     level: AtomicU8,
+    /// Client connections over all cores.
+    connections: AtomicU32,
 }
 
 impl Shared {
     /// Shares a first snapshot.
     pub fn new(snapshot: Snapshot, names: Names, watch: Arc<dyn Watch>) -> Shared {
         let snapshot = RwLock::new(Arc::new(snapshot));
-        Shared { snapshot, names, watch, level: AtomicU8::new(Level::Running as u8) }
+        Shared {
+            snapshot,
+            names,
+            watch,
+            level: AtomicU8::new(Level::Running as u8),
+            connections: AtomicU32::new(0),
+        }
     }
 
     /// The snapshot of now. Held for a reference count's time.
@@ -141,12 +149,21 @@ impl<R: Rt> Core<R> {
         self.live.get()
     }
 
-    pub(super) fn enter(&self) {
+    /// Counts a connection in; false, and nothing counted, if `server.connections_max` is reached.
+    pub(super) fn enter(&self) -> bool {
+        let max = self.shared.snapshot().server.connections_max.unwrap_or(u32::MAX);
+        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= max {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
         self.live.set(self.live.get() + 1);
         self.shared.watch.connected(self.id);
+        true
     }
 
+    /// Counts a connection out.
     pub(super) fn leave(&self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
         self.live.set(self.live.get() - 1);
         self.shared.watch.disconnected(self.id);
     }

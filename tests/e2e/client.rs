@@ -85,6 +85,11 @@ impl Client {
         self.buffer.is_empty() && self.more() == 0
     }
 
+    /// Waits for the first bytes; whether the gateway closed instead.
+    pub fn is_closed_or_reset(&mut self) -> bool {
+        self.more() == 0
+    }
+
     fn more(&mut self) -> usize {
         let mut chunk = [0; 65_536];
         let count = match read(&mut self.stream, &mut chunk) {
