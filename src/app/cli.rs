@@ -37,7 +37,7 @@ enum Command {
         once: bool,
     },
     /// Run the built-in providers alone; they misbehave as the model's name says.
-    #[command(after_help = sandbox::HELP)]
+    #[command(after_help = sandbox::GRAMMAR)]
     Sandbox {
         /// Where the first provider listens; the others take the ports that follow (port 0: any).
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9101")]

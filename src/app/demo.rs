@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::app::cli::Stop;
 use crate::app::control::Origin;
 use crate::app::sandbox::Sandbox;
-use crate::app::serve::{Running, demo_config};
+use crate::app::serve::{Running, demo_config, no_sandbox};
 use crate::app::signals::Signals;
 use crate::app::{say, timeline};
 
@@ -20,7 +20,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// See [`Stop`].
 pub fn run(once: bool) -> Result<(), Stop> {
     let signals = Signals::watch().map_err(Stop::failed)?;
-    let sandbox = Sandbox::start(2).map_err(Stop::failed)?;
+    let sandbox = Sandbox::start(2).map_err(no_sandbox)?;
     let config = demo_config(&sandbox.addrs)?;
     let running = Running::start(&config, Origin::Sandbox).map_err(Stop::failed)?;
     let gateway = running.gateway.addresses[0];

@@ -10,12 +10,12 @@ use crate::app::admin;
 use crate::app::cli::{Stop, configured};
 use crate::app::control::{self, Gateway, Origin};
 use crate::app::metrics::Metrics;
-use crate::app::sandbox::Sandbox;
+use crate::app::sandbox::{self, Sandbox};
 use crate::app::say;
 use crate::app::signals::Signals;
 use crate::config::{self, Config, LedgerTo};
 use crate::net::watch::Watch;
-use crate::rt::uring::Engine;
+use crate::rt::uring::{Engine, Loop};
 
 /// Providers of the sandbox that stands in where nothing is configured.
 const STAND_INS: usize = 2;
@@ -77,7 +77,7 @@ pub fn run(path: Option<&Path>) -> Result<(), Stop> {
     let (config, origin, sandbox) = match configured(path)? {
         Some((config, origin)) => (config, origin, None),
         None => {
-            let sandbox = Sandbox::start(STAND_INS).map_err(Stop::failed)?;
+            let sandbox = Sandbox::start(STAND_INS).map_err(no_sandbox)?;
             let config = sandbox_config(&sandbox.addrs)?;
             say::log(
                 "no config file and no key variable (OPENAI_API_KEY): SANDBOX providers answer",
@@ -121,13 +121,32 @@ fn announce(running: &Running) {
 /// See [`Stop`].
 pub fn sandbox(listen: SocketAddr, providers: u8) -> Result<(), Stop> {
     let signals = Signals::watch().map_err(Stop::failed)?;
-    let sandbox = Sandbox::listen(listen, usize::from(providers)).map_err(Stop::failed)?;
+    let sandbox = start_at(listen, usize::from(providers)).map_err(no_sandbox)?;
     for (name, address) in ('a'..='z').zip(&sandbox.addrs) {
         say::line(&format!("provider {name} on http://{address}/v1"));
     }
     say::log("the model's name says how a provider behaves; see firstbyte sandbox --help");
     signals.wait();
     Ok(())
+}
+
+/// What to say when the sandbox does not start.
+pub fn no_sandbox(error: std::io::Error) -> Stop {
+    Stop::failed(format!("the sandbox providers can't be started: {error}"))
+}
+
+/// Providers at `first` and the ports that follow; all on ports of the kernel's choice for port 0.
+fn start_at(first: SocketAddr, count: usize) -> std::io::Result<Sandbox> {
+    let mut listeners = Vec::new();
+    for index in 0..count as u16 {
+        let mut address = first;
+        if first.port() != 0 {
+            let port = first.port().checked_add(index);
+            address.set_port(port.ok_or_else(|| std::io::Error::other("no port is left"))?);
+        }
+        listeners.push(sandbox::listen(address)?);
+    }
+    Sandbox::start_with(listeners, || Loop::io_uring().or_else(|_| Loop::epoll()))
 }
 
 /// The config that goes with sandbox providers: `demo` fails over from the first to the second.

@@ -122,8 +122,9 @@ fn target_name(
         reader.wrong(&node.place, Wrong::new("a wildcard is no upstream model", hint));
         return None;
     }
-    if !text::is_model_name(model) {
-        reader.wrong(&node.place, Wrong::new("not a usable upstream model", MODEL_HINT));
+    if model.is_empty() || model.len() > 256 || model.chars().any(char::is_control) {
+        let hint = "1 to 256 characters, none of them a control character";
+        reader.wrong(&node.place, Wrong::new("not a usable upstream model", hint));
         return None;
     }
     Some(TargetSpec { provider: provider?, model: model.to_owned(), settings })

@@ -277,7 +277,8 @@ pub fn all_failed(
         let _ = write!(message, " ({})", attempt.name);
     }
     let _ = write!(message, ": {failure}");
-    if !said.message.is_empty() {
+    // What a provider says of a credential may quote it.
+    if !said.message.is_empty() && failure.fault != Fault::Credential {
         let _ = write!(message, ": {}", said.message);
     }
     if ledger.budget_spent {

@@ -23,7 +23,7 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::ids::EndpointId;
 use crate::base::limits;
-use crate::base::tick::{Ms, Tick, UnixMs};
+use crate::base::tick::{Tick, UnixMs};
 use crate::exchange::answer::{Answer, Client, Framing};
 use crate::exchange::ledger::{AttemptRecord, Ledger};
 use crate::exchange::phase::{Lane, LaneId, Phase, Race, Stage};

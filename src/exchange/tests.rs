@@ -5,6 +5,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::base::tick::Ms;
 use crate::config;
 use crate::exchange::ledger::{CommittedBy, Ending, Outcome};
 use crate::llm::request::{Envelope, Surface};
@@ -538,6 +539,14 @@ fn client_faults_are_not_tried_again_and_keep_their_message() {
             assert!(report.text().contains("no such tool"), "{}", report.text());
         }
     }
+}
+
+#[test]
+fn what_a_provider_says_of_our_credential_is_not_passed_on() {
+    let body = "{\"error\":{\"message\":\"Incorrect API key provided: sk-canary\",\"code\":\"invalid_api_key\"}}";
+    let report = World::new("", vec![say(status(401, "", body))]).run(true);
+    assert_eq!((report.status(), report.attempts()), (502, vec![String::from("401")]));
+    assert!(!String::from_utf8_lossy(&report.raw).contains("canary"));
 }
 
 #[test]

@@ -116,7 +116,8 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
     };
     core.shared.watch.began(core.id);
     let patience = snapshot.server.write_timeout;
-    let client = Client { minor: head.minor, keep_alive: head.keep_alive, patience };
+    let keep_alive = head.keep_alive && core.beacon.level() == Level::Running;
+    let client = Client { minor: head.minor, keep_alive, patience };
     let mut intake = intake::open(core, &snapshot, &head, head_bytes.as_slice());
     if let Some(answer) = intake.refused.take() {
         // Nothing was read of a body; if one is coming, this connection can't go on.
