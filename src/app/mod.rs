@@ -1,6 +1,7 @@
 //! F7: the process. Files, environment, signals, threads, standard streams.
 
 pub mod control;
+pub mod ledger_log;
 pub mod resolver;
 pub mod say;
 pub mod worker;
