@@ -4,4 +4,5 @@ pub mod control;
 pub mod ledger_log;
 pub mod resolver;
 pub mod say;
+pub mod timeline;
 pub mod worker;
