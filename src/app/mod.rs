@@ -2,6 +2,7 @@
 
 pub mod control;
 pub mod ledger_log;
+pub mod metrics;
 pub mod resolver;
 pub mod say;
 pub mod timeline;
