@@ -80,7 +80,7 @@ impl Histogram {
 pub(super) struct Layout {
     /// Targets by id, then `other`.
     pub(super) targets: Vec<Arc<str>>,
-    /// Providers by id, then `other`.
+    /// Providers by id, then `other` unless one is named so.
     pub(super) providers: Vec<Arc<str>>,
     /// Slots of providers by slots of targets.
     provider_of: Vec<usize>,
@@ -98,10 +98,15 @@ impl Layout {
             targets.push(target.name.clone());
             provider_of.push(target.provider.index());
         }
-        let providers = table.providers.iter().map(|(_, row)| row.name.clone());
-        let providers: Vec<Arc<str>> = providers.chain([other.clone()]).collect();
+        let mut providers: Vec<Arc<str>> =
+            table.providers.iter().map(|(_, row)| row.name.clone()).collect();
+        // A provider of that name shares its series: two of one name would be no exposition.
+        let slot = providers.iter().position(|name| *name == other).unwrap_or(providers.len());
+        if slot == providers.len() {
+            providers.push(other.clone());
+        }
         targets.push(other);
-        provider_of.push(providers.len() - 1);
+        provider_of.push(slot);
         Layout { targets, providers, provider_of, by_name }
     }
 
