@@ -31,8 +31,11 @@ use crate::base::tick::{Ms, Tick, UnixMs};
 use crate::config::{GatewayKey, LedgerTo};
 use crate::exchange::ledger::{AttemptRecord, Ending, Ledger};
 
-/// Ledgers that may wait for the writer: some 2 MB, and a second of a busy core.
+/// Ledgers that may wait for the writer: a tenth of a second of several busy cores.
 const QUEUE: usize = 4096;
+/// What a full queue may take; the texts of the ledgers come on top.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(QUEUE * std::mem::size_of::<Ledger>() <= QUEUE_BYTES_MAX);
 /// Lines that are written in one piece.
 const BATCH: usize = 512;
 /// How long the writer lets lines gather after each piece, so that cores seldom have to wake it.

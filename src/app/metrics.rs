@@ -73,6 +73,11 @@ impl Metrics {
         self.log.as_ref()?.last(patience)
     }
 
+    /// Ledgers whose line was not written.
+    pub fn lines_dropped(&self) -> u64 {
+        self.log.as_ref().map_or(0, Log::dropped)
+    }
+
     fn row(&self, core: CoreId) -> &Row {
         &self.rows[core.index() % self.rows.len()]
     }

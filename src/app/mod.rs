@@ -1,5 +1,6 @@
 //! F7: the process. Files, environment, signals, threads, standard streams.
 
+pub mod admin;
 pub mod control;
 pub mod ledger_log;
 pub mod metrics;

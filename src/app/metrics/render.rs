@@ -125,8 +125,7 @@ impl Metrics {
         let refusals = self.sum(|row| &row.refusals);
         text.single("firstbyte_budget_refusals_total", Counter, help, refusals);
         let help = "Ledger lines that were not written.";
-        let dropped = self.log.as_ref().map_or(0, |log| log.dropped());
-        text.single("firstbyte_ledger_lines_dropped_total", Counter, help, dropped);
+        text.single("firstbyte_ledger_lines_dropped_total", Counter, help, self.lines_dropped());
     }
 
     fn bytes(&self, text: &mut Text) {
