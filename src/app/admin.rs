@@ -151,9 +151,11 @@ impl Drop for Seat {
 /// One connection: one request, one answer.
 fn serve(mut stream: TcpStream, view: &View, patience: Duration) -> io::Result<()> {
     let (page, body) = match read_head(&mut stream, patience)? {
-        Ok(Some((method, target))) => (pages::page(view, method, &target), method != Method::Head),
-        Ok(None) => return Ok(()),
-        Err(page) => (page, true),
+        Asked::For { method, target } => {
+            (pages::page(view, method, &target), method != Method::Head)
+        }
+        Asked::Nothing => return Ok(()),
+        Asked::Badly(page) => (page, true),
     };
     let answer = write_answer(&page, body);
     let until = Instant::now() + patience * WRITES_MAX;
@@ -171,19 +173,29 @@ fn serve(mut stream: TcpStream, view: &View, patience: Duration) -> io::Result<(
     drain(&mut stream, patience)
 }
 
-/// Reads a request's head: method and target. `Ok(None)`: the client said nothing and left.
-fn read_head(
-    stream: &mut TcpStream,
-    patience: Duration,
-) -> io::Result<Result<Option<(Method, Vec<u8>)>, Page>> {
+/// What a client asked for.
+enum Asked {
+    /// A page.
+    For { method: Method, target: Vec<u8> },
+    /// It left before its head was whole.
+    Nothing,
+    /// Something that gets this answer.
+    Badly(Page),
+}
+
+/// Reads a request's head.
+fn read_head(stream: &mut TcpStream, patience: Duration) -> io::Result<Asked> {
     let until = Instant::now() + patience;
     let mut bytes = Vec::new();
     let mut looked = 0;
     loop {
         match head::parse_request_from(&bytes, &mut looked, HEAD_BYTES_MAX) {
-            Ok(Some(head)) => return Ok(Ok(Some((head.method, head.target.of(&bytes).to_vec())))),
+            Ok(Some(head)) => {
+                let target = head.target.of(&bytes).to_vec();
+                return Ok(Asked::For { method: head.method, target });
+            }
             Ok(None) => {}
-            Err(refusal) => return Ok(Err(Page::refusal(refusal))),
+            Err(refusal) => return Ok(Asked::Badly(Page::refusal(refusal))),
         }
         let mut piece = [0; 2048];
         let read = left(until).and_then(|left| {
@@ -191,10 +203,10 @@ fn read_head(
             stream.read(&mut piece)
         });
         match read {
-            Ok(0) => return Ok(Ok(None)),
+            Ok(0) => return Ok(Asked::Nothing),
             Ok(count) => bytes.extend_from_slice(&piece[..count]),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) if is_late(&error) => return Ok(Err(Page::late())),
+            Err(error) if is_late(&error) => return Ok(Asked::Badly(Page::late())),
             Err(error) => return Err(error),
         }
     }
