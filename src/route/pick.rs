@@ -51,8 +51,6 @@ pub(super) struct Candidate<'t> {
 /// Why something is not in the plan.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Left {
-    /// `models` names something that is neither model, route nor provider.
-    UnknownName,
     /// Not in `provider.only`.
     NotInOnly,
     /// In `provider.ignore`.
@@ -69,7 +67,6 @@ impl Left {
     /// A phrase for a person.
     pub(super) const fn text(self) -> &'static str {
         match self {
-            Left::UnknownName => "no model, route or provider of that name",
             Left::NotInOnly => "not in the request's provider.only",
             Left::Ignored => "in the request's provider.ignore",
             Left::NoFallbacks => "the request allows no fallbacks",
