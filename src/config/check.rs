@@ -93,14 +93,17 @@ fn server(reader: &mut Reader<'_>, node: Option<Node<'_>>, has_auth: bool) -> Se
             Some(text) => address(reader, node, text),
         };
     }
-    if let Some(node) = section.take("listen") {
-        server.listen = listen(reader, &node, has_auth);
+    let clients = section.take("listen");
+    if let Some(node) = &clients {
+        server.listen = listen(reader, node, has_auth);
     }
-    if let (Some(node), Some(at)) = (&admin, server.admin)
+    // Either may be a default, so the one that is written is at fault.
+    if let (Some(node), Some(at)) = (admin.as_ref().or(clients.as_ref()), server.admin)
         && server.listen.iter().any(|listen| conflict(*listen, at))
     {
-        let hint = "the admin listener needs a port of its own";
-        reader.wrong(&node.place, Wrong::new(format!("{at} is also in server.listen"), hint));
+        let hint = "clients and admin need ports of their own; admin is 127.0.0.1:9090 by default";
+        let what = format!("server.listen and server.admin overlap at {at}");
+        reader.wrong(&node.place, Wrong::new(what, hint));
     }
     numbers(reader, &mut section, &mut server);
     server

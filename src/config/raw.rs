@@ -6,7 +6,7 @@
 //! problem too, and reads as absent, so that the walk goes on.
 //!
 //! ```text
-//! [providers.openai]        Section { path: "providers.openai", line 1 }
+//! [providers.openai]        Section { kind .., key .. }
 //! knid = "openai"           -> line 2: providers.openai.knid: unknown key (did you mean "kind"?)
 //! key = 7                   -> line 3: providers.openai.key: expected a string, found an integer
 //! ```
@@ -120,7 +120,6 @@ impl Node<'_> {
 /// An opened table: its entries in the order of the file.
 #[derive(Debug)]
 pub(super) struct Section<'a> {
-    pub(super) place: Place,
     entries: Vec<(String, Node<'a>)>,
 }
 
@@ -192,7 +191,7 @@ impl<'l> Reader<'l> {
 
     /// Opens the file itself.
     pub(super) fn top<'a>(&mut self, table: &'a DeTable<'a>) -> Section<'a> {
-        let section = open(Place { path: String::new(), offset: 0 }, table);
+        let section = open("", table);
         self.known(section, &[TOP])
     }
 
@@ -205,7 +204,7 @@ impl<'l> Reader<'l> {
     /// Opens a table whose keys are names.
     pub(super) fn names<'a>(&mut self, node: Node<'a>) -> Option<Section<'a>> {
         match node.value {
-            DeValue::Table(table) => Some(open(node.place, table)),
+            DeValue::Table(table) => Some(open(&node.place.path, table)),
             _ => self.mistyped(&node, "a table", ""),
         }
     }
@@ -365,16 +364,16 @@ fn bounds(least: usize, most: usize) -> String {
     format!("from {} to {}", unit(least), unit(most))
 }
 
-fn open<'a>(place: Place, table: &'a DeTable<'a>) -> Section<'a> {
+fn open<'a>(path: &str, table: &'a DeTable<'a>) -> Section<'a> {
     let entry = |(key, value): (&'a Spanned<_>, &'a Spanned<DeValue<'a>>)| {
         let key: &Spanned<std::borrow::Cow<'a, str>> = key;
-        let path = join(&place.path, key.get_ref());
+        let path = join(path, key.get_ref());
         let node = Node { place: Place { path, offset: key.span().start }, value: value.get_ref() };
         (key.get_ref().to_string(), node)
     };
     let mut entries: Vec<_> = table.iter().map(entry).collect();
     entries.sort_by_key(|(_, node)| node.place.offset);
-    Section { place, entries }
+    Section { entries }
 }
 
 /// Appends a key to a path as TOML would write it: quoted unless it is bare.

@@ -1,8 +1,5 @@
-//! A checked config to tables. Total: what `config::load` accepted compiles, but for the sizes of ids.
-//!
-//! Each provider, upstream model and key becomes one target, however many models name it. Each way from
-//! a name to a target is a `Line` with its settings resolved: target over route over model over provider
-//! over `[defaults]`.
+//! A checked config to tables. Total: what `config::load` accepted compiles, but for more rows than an
+//! id can count, and for two breaker rules on one target.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,206 +7,207 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::health::Breaker;
 use super::plan::{Endpoint, Line, ModelRow, ProviderRow, RouteRow, Table, Target};
-use crate::base::ids::{EndpointId, Id as _, ModelId, ProviderId, TargetId};
+use crate::base::ids::{EndpointId, ProviderId, TargetId};
 use crate::config::{Config, Model, Patch, Problem, Provider, Settings, TargetSpec};
 
-/// Compiles a config. Breakers and budgets of `previous` are carried over where name, endpoint,
-/// credential and rule are the same.
+/// Compiles a config. Breakers of `previous` are carried over where name, endpoint and credential are
+/// the same (under another rule they start closed, and keep their cool-down), budgets where name and
+/// rule are.
 ///
 /// # Errors
-/// More targets than an id can count.
+/// More providers, targets or models than an id can count; a target with two different breakers.
 pub fn compile(config: &Config, previous: Option<&Table>) -> Result<Table, Vec<Problem>> {
-    let mut build = Build { config, previous, table: Table::default(), known: BTreeMap::new() };
-    build.providers();
+    let mut maker = Maker { config, previous, table: Table::default(), ids: BTreeMap::new() };
+    let mut problems = Vec::new();
+    for (_, provider) in config.providers.iter() {
+        maker.provider(provider);
+    }
     for (_, model) in config.models.iter() {
-        build.model(model);
+        maker.model(model, &mut problems);
     }
-    build.routes();
-    build.wildcards();
-    build.table.passthrough = config.passthrough;
-    if build.table.targets.len() > usize::from(u16::MAX) {
-        return Err(vec![Problem {
-            line: None,
-            path: String::from("models"),
-            what: format!("{} targets are more than {}", build.table.targets.len(), u16::MAX),
-            hint: String::from("each provider, upstream model and key is one target"),
-        }]);
+    for id in 0..config.providers.len() {
+        maker.wildcard(ProviderId(id as u16));
     }
-    Ok(build.table)
+    maker.routes();
+    let mut table = maker.table;
+    table.passthrough = config.passthrough;
+    let rows = [
+        ("providers", table.providers.len()),
+        ("models", table.models.len()),
+        ("models", table.targets.len()),
+    ];
+    for (path, count) in rows {
+        if count > usize::from(u16::MAX) {
+            let hint = format!("at most {} of providers, models, and targets by key", u16::MAX);
+            problems.push(problem(path, &format!("too many: {count}"), &hint));
+        }
+    }
+    if problems.is_empty() { Ok(table) } else { Err(problems) }
 }
 
-struct Build<'a> {
+fn problem(path: &str, what: &str, hint: &str) -> Problem {
+    Problem { line: None, path: path.into(), what: what.into(), hint: hint.into() }
+}
+
+struct Maker<'a> {
     config: &'a Config,
     previous: Option<&'a Table>,
     table: Table,
-    /// First target (of the first key) by provider and upstream model; `None` for the wildcard.
-    known: BTreeMap<(ProviderId, Option<Arc<str>>), TargetId>,
+    /// Targets by provider, upstream model and key: names alone could meet, as `m#2` and key 2 of `m`.
+    ids: BTreeMap<(ProviderId, Option<String>, usize), TargetId>,
 }
 
-impl Build<'_> {
-    fn providers(&mut self) {
-        for (_, provider) in self.config.providers.iter() {
-            let endpoint = self.endpoint(provider);
-            let rule = self.config.settings.with(&provider.settings).retry_budget;
-            let name: Arc<str> = Arc::from(provider.name.as_str());
-            let carried = self.previous.and_then(|old| {
-                let row = &old.providers[*old.provider_by_name.get(&name)?];
-                (row.budget.rule() == rule).then(|| row.budget.clone())
-            });
-            let id = self.table.providers.push(ProviderRow {
-                name: name.clone(),
-                kind: provider.kind,
-                endpoint,
-                authority: Arc::from(provider.base.authority()),
-                path: Arc::from(provider.base.path.as_str()),
-                budget: carried.unwrap_or_else(|| Arc::new(Budget::new(rule))),
-                wildcard: Vec::new(),
-            });
-            self.table.provider_by_name.insert(name, id);
-        }
+impl Maker<'_> {
+    fn provider(&mut self, provider: &Provider) {
+        let endpoint = self.endpoint(provider);
+        let name: Arc<str> = provider.name.as_str().into();
+        let rule = self.config.settings.with(&provider.settings).retry_budget;
+        let kept = self.previous.and_then(|table| {
+            let row = &table.providers[*table.provider_by_name.get(&name)?];
+            (row.budget.rule() == rule).then(|| row.budget.clone())
+        });
+        let id = self.table.providers.push(ProviderRow {
+            name: name.clone(),
+            kind: provider.kind,
+            endpoint,
+            authority: provider.base.authority().into(),
+            path: provider.base.path.as_str().into(),
+            budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
+            wildcard: Vec::new(),
+        });
+        self.table.provider_by_name.insert(name, id);
     }
 
     fn endpoint(&mut self, provider: &Provider) -> EndpointId {
-        let endpoint = Endpoint {
-            host: Arc::from(provider.base.host.as_str()),
-            port: provider.base.port,
-            tls: provider.base.tls,
+        let base = &provider.base;
+        let new = Endpoint {
+            host: base.host.as_str().into(),
+            port: base.port,
+            tls: base.tls,
             ca: provider.ca.as_deref().map(Arc::from),
         };
-        let known = self.table.endpoints.iter().find(|(_, row)| **row == endpoint);
-        match known.map(|(id, _)| id) {
-            Some(id) => id,
-            None => self.table.endpoints.push(endpoint),
-        }
+        let known = self.table.endpoints.iter().find(|(_, row)| **row == new).map(|(id, _)| id);
+        known.unwrap_or_else(|| self.table.endpoints.push(new))
     }
 
-    /// Settings of a way that ends at `spec`; `above` are the patches between provider and target, in
-    /// the order in which they yield.
-    fn settings(&self, provider: ProviderId, above: &[&Patch]) -> Settings {
-        let mut settings = self.config.settings.with(&self.config.providers[provider].settings);
-        for patch in above {
-            settings = settings.with(patch);
-        }
-        settings
-    }
-
-    /// The lines to one upstream model: one for each key of its provider, side by side.
-    fn lines(&mut self, spec: &TargetSpec, model: &Patch, route: Option<&Patch>) -> Vec<Line> {
-        let mut above = vec![model];
-        above.extend(route);
-        above.push(&spec.settings);
-        let settings = Arc::new(self.settings(spec.provider, &above));
-        let first = self.targets(spec.provider, Some(Arc::from(spec.model.as_str())), &settings);
-        self.over_keys(spec.provider, first, &settings)
-    }
-
-    fn over_keys(
-        &self,
-        provider: ProviderId,
-        first: TargetId,
-        settings: &Arc<Settings>,
-    ) -> Vec<Line> {
-        let keys = self.config.providers[provider].keys.len().max(1);
-        (0..keys)
-            .map(|key| Line {
-                target: TargetId::from_index(first.index() + key),
-                settings: settings.clone(),
-            })
-            .collect()
-    }
-
-    /// The first of the targets of one provider and upstream model; makes them if they are new.
-    fn targets(
-        &mut self,
-        provider: ProviderId,
-        model: Option<Arc<str>>,
-        settings: &Settings,
-    ) -> TargetId {
-        if let Some(first) = self.known.get(&(provider, model.clone())) {
-            return *first;
-        }
-        let row = &self.config.providers[provider];
-        let first = TargetId::from_index(self.table.targets.len().min(usize::from(u16::MAX)));
-        for index in 0..row.keys.len().max(1) {
-            let mut name = format!("{}/{}", row.name, model.as_deref().unwrap_or("*"));
-            if index > 0 {
-                name += &format!("#{}", index + 1);
-            }
-            let mut target = Target {
-                name: Arc::from(name),
-                provider,
-                endpoint: self.table.providers[provider].endpoint,
-                model: model.clone(),
-                key: row.keys.get(index).cloned(),
-                key_index: u16::try_from(index).unwrap_or(u16::MAX),
-                breaker: Arc::new(Breaker::new(settings.breaker)),
-            };
-            if let Some(carried) = self.carried(&target, settings) {
-                target.breaker = carried;
-            }
-            self.table.targets.push(target);
-        }
-        self.known.insert((provider, model), first);
-        first
-    }
-
-    /// The breaker that an equal target had before: its health is not forgotten by a reload.
-    fn carried(&self, target: &Target, settings: &Settings) -> Option<Arc<Breaker>> {
-        let old = self.previous?;
-        let (_, was) = old.targets.iter().find(|(_, was)| was.name == target.name)?;
-        let same = was.key == target.key
-            && old.endpoints[was.endpoint] == self.table.endpoints[target.endpoint];
-        if !same {
-            return None;
-        }
-        Some(match was.breaker.rule() == settings.breaker {
-            true => was.breaker.clone(),
-            false => Arc::new(was.breaker.renewed(settings.breaker)),
-        })
-    }
-
-    fn model(&mut self, model: &Model) {
+    fn model(&mut self, model: &Model, problems: &mut Vec<Problem>) {
         let mut lines = Vec::new();
         for spec in &model.targets {
-            let of_spec = self.lines(spec, &model.settings, None);
-            let provider = &self.config.providers[spec.provider].name;
-            let direct: Arc<str> = Arc::from(format!("{provider}/{}", spec.model));
-            self.table.direct_by_name.entry(direct).or_insert_with(|| of_spec.clone());
-            lines.extend(of_spec);
+            let settings = Arc::new(self.settings(spec, model, &Patch::default()));
+            let name = self.full_name(spec);
+            let own = self.lines(spec.provider, Some(&spec.model), &settings);
+            for line in &own {
+                if self.table.targets[line.target].breaker.rule() != settings.breaker {
+                    let what = format!("{name} has another breaker in another model");
+                    let hint = "a target has one breaker: give it the same rule wherever it stands";
+                    problems.push(problem(&format!("models.{:?}", model.name), &what, hint));
+                    break;
+                }
+            }
+            self.table.direct_by_name.entry(name).or_insert_with(|| own.clone());
+            lines.extend(own);
         }
-        let name: Arc<str> = Arc::from(model.name.as_str());
-        let row = ModelRow { name: name.clone(), lines, fallbacks: model.fallbacks.clone() };
-        let id = self.table.models.push(row);
+        let name: Arc<str> = model.name.as_str().into();
+        let fallbacks = model.fallbacks.clone();
+        let id = self.table.models.push(ModelRow { name: name.clone(), lines, fallbacks });
         self.table.model_by_name.insert(name, id);
+    }
+
+    fn wildcard(&mut self, id: ProviderId) {
+        let settings = Arc::new(self.config.settings.with(&self.config.providers[id].settings));
+        self.table.providers[id].wildcard = self.lines(id, None, &settings);
     }
 
     fn routes(&mut self) {
         for route in &self.config.routes {
-            let models = route
-                .models
-                .iter()
-                .map(|id| {
-                    let model = &self.config.models[*id];
-                    let lines = model
-                        .targets
-                        .iter()
-                        .flat_map(|spec| self.lines(spec, &model.settings, Some(&route.settings)))
-                        .collect::<Vec<_>>();
-                    (*id, lines)
-                })
-                .collect::<Vec<(ModelId, Vec<Line>)>>();
-            let name: Arc<str> = Arc::from(route.name.as_str());
+            let models = route.models.iter().map(|id| {
+                let model = &self.config.models[*id];
+                if route.settings == Patch::default() {
+                    return (*id, self.table.models[*id].lines.clone());
+                }
+                let lines = model.targets.iter().flat_map(|spec| {
+                    let settings = Arc::new(self.settings(spec, model, &route.settings));
+                    self.lines(spec.provider, Some(&spec.model), &settings)
+                });
+                (*id, lines.collect())
+            });
+            let models = models.collect();
+            let name: Arc<str> = route.name.as_str().into();
             self.table.route_by_name.insert(name.clone(), self.table.routes.len());
             self.table.routes.push(RouteRow { name, models });
         }
     }
 
-    fn wildcards(&mut self) {
-        let ids: Vec<ProviderId> = self.table.providers.iter().map(|(id, _)| id).collect();
-        for id in ids {
-            let settings = Arc::new(self.settings(id, &[]));
-            let first = self.targets(id, None, &settings);
-            self.table.providers[id].wildcard = self.over_keys(id, first, &settings);
+    /// Target over route over model over provider over defaults.
+    fn settings(&self, spec: &TargetSpec, model: &Model, route: &Patch) -> Settings {
+        let provider = &self.config.providers[spec.provider];
+        let base = self.config.settings.with(&provider.settings);
+        base.with(&model.settings).with(route).with(&spec.settings)
+    }
+
+    fn full_name(&self, spec: &TargetSpec) -> Arc<str> {
+        format!("{}/{}", self.config.providers[spec.provider].name, spec.model).into()
+    }
+
+    /// The targets of one upstream model, one for each key of the provider; made if they are new.
+    fn lines(
+        &mut self,
+        id: ProviderId,
+        model: Option<&str>,
+        settings: &Arc<Settings>,
+    ) -> Vec<Line> {
+        let provider = &self.config.providers[id];
+        let keys = provider.keys.len().max(1);
+        let mut lines = Vec::with_capacity(keys);
+        for index in 0..keys {
+            let mut name = format!("{}/{}", provider.name, model.unwrap_or("*"));
+            if index > 0 {
+                name += &format!("#{}", index + 1);
+            }
+            let what = (id, model.map(str::to_owned), index);
+            let target = match self.ids.get(&what) {
+                Some(target) => *target,
+                None => {
+                    let target = self.target(id, model, index, name.into(), settings);
+                    self.ids.insert(what, target);
+                    target
+                }
+            };
+            lines.push(Line { target, settings: settings.clone() });
         }
+        lines
+    }
+
+    fn target(
+        &mut self,
+        id: ProviderId,
+        model: Option<&str>,
+        index: usize,
+        name: Arc<str>,
+        settings: &Settings,
+    ) -> TargetId {
+        let mut target = Target {
+            name,
+            provider: id,
+            endpoint: self.table.providers[id].endpoint,
+            model: model.map(Arc::from),
+            key: self.config.providers[id].keys.get(index).cloned(),
+            key_index: u16::try_from(index).unwrap_or(u16::MAX),
+            breaker: Arc::new(Breaker::new(settings.breaker)),
+        };
+        if let Some(old) = self.kept_breaker(&target) {
+            let same_rule = old.rule() == settings.breaker;
+            target.breaker = if same_rule { old } else { Arc::new(old.renewed(settings.breaker)) };
+        }
+        self.table.targets.push(target)
+    }
+
+    /// The breaker that knew this target before the reload: same name, place and credential.
+    fn kept_breaker(&self, target: &Target) -> Option<Arc<Breaker>> {
+        let previous = self.previous?;
+        let same = |old: &Target| old.name == target.name && old.model == target.model;
+        let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
+        let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
+        (same_place && old.key == target.key).then(|| old.breaker.clone())
     }
 }

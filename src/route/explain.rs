@@ -1,215 +1,287 @@
-//! The choice with its reasons, for `firstbyte explain` and `POST /v1/route/explain`. It calls the very
-//! function that dispatch calls, and writes down what that leaves silent.
+//! The choice with its reasons, for `firstbyte explain`, `POST /v1/route/explain` and dry runs. It calls
+//! the function that dispatch calls and writes down what that says; it decides nothing itself, and no
+//! credential can reach its output: a key appears as its number.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use super::health::Standing;
-use super::pick::{Candidate, LeftOut, choose};
-use super::plan::{Attempt, Plan, Refusal, Table, Wish};
-use crate::base::ids::TargetId;
+use super::pick::{Candidate, Note, choose};
+use super::plan::{Attempt, Plan, Refusal, Rules, Table, Wish};
 use crate::base::tick::{Ms, Tick};
 use crate::config::{Commit, OnContentPolicy};
 
 /// What would be done, and why.
 #[derive(Clone, Debug)]
 pub struct Explained {
+    /// What was asked for: `model`, or the first of `models`.
+    pub asked: String,
     /// Exactly what `pick` returns.
     pub plan: Result<Plan, Refusal>,
-    /// The model as asked for.
-    asked: String,
-    stream: bool,
-    /// One for each attempt of the plan.
-    rows: Vec<Row>,
-    /// Candidates that are not in the plan, and why.
-    left_out: Vec<(String, &'static str)>,
+    /// Every candidate: those of the plan in its order, then those left out as they were met.
+    pub candidates: Vec<Shown>,
 }
 
-#[derive(Clone, Debug)]
-struct Row {
-    target: String,
-    standing: &'static str,
-    wait: Option<Ms>,
-    provider: String,
-    attempt: Attempt,
+/// One candidate of an explanation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shown {
+    /// The target's name, or the unknown name that the request gave.
+    pub target: Arc<str>,
+    /// The provider; empty for an unknown name.
+    pub provider: Arc<str>,
+    /// The upstream model.
+    pub upstream: Arc<str>,
+    /// The name that a client may ask for.
+    pub model: Arc<str>,
+    /// Which of the provider's keys, from 1; 0 if it has none.
+    pub key: u16,
+    /// Its health: `closed`, `half_open`, `open`, `cooling`.
+    pub health: &'static str,
+    /// Until it is well again, if it is open or cooling.
+    pub unwell: Option<Ms>,
+    /// Why it is tried where it is, as name and text; or why it is left out, as text.
+    pub reason: Reason,
+}
+
+/// The reason of one candidate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// In the plan.
+    Tried {
+        /// Its place, from 1.
+        place: u16,
+        /// The stable name of why.
+        name: &'static str,
+        /// The same as a phrase.
+        text: &'static str,
+    },
+    /// Not in the plan.
+    LeftOut {
+        /// Why, as a phrase.
+        text: &'static str,
+    },
 }
 
 /// Shows what `pick` would choose, without sending anything.
 pub fn explain(table: &Table, wish: &Wish, turn: u32, now: Tick) -> Explained {
-    let mut left_out = Vec::new();
-    let mut note = |candidate: &Candidate, why: LeftOut| {
-        let name = name_of(table, candidate.line.target, &candidate.model);
-        left_out.push((name, why.text()));
-    };
-    let plan = choose(table, wish, turn, now, &mut note);
-    let attempts = plan.as_ref().map(|plan| plan.attempts.as_slice()).unwrap_or_default();
-    let rows = attempts.iter().map(|attempt| row(table, attempt, now)).collect();
-    let asked = match (wish.model.as_str(), wish.models.first()) {
-        ("", Some(first)) => first.clone(),
-        (model, _) => model.to_owned(),
-    };
-    Explained { plan, asked, stream: wish.stream, rows, left_out }
+    let (mut tried, mut left) = (Vec::new(), Vec::new());
+    let plan = choose(table, wish, turn, now, &mut |note| match note {
+        Note::Unknown(name) => left.push(unknown(name)),
+        Note::Left(candidate, why) => {
+            left.push(shown(table, candidate, now, Reason::LeftOut { text: why.text() }));
+        }
+        Note::Kept(candidate) => {
+            let place = tried.len() as u16 + 1;
+            let (name, text) = (candidate.why.name(), candidate.why.text());
+            tried.push(shown(table, candidate, now, Reason::Tried { place, name, text }));
+        }
+    });
+    tried.append(&mut left);
+    let first = if wish.model.is_empty() { wish.models.first() } else { Some(&wish.model) };
+    Explained { asked: first.cloned().unwrap_or_default(), plan, candidates: tried }
 }
 
-fn name_of(table: &Table, target: TargetId, model: &str) -> String {
-    let row = &table.targets[target];
-    match row.model {
-        Some(_) => row.name.to_string(),
-        None => format!("{}/{model}", table.providers[row.provider].name),
+fn unknown(name: &str) -> Shown {
+    Shown {
+        target: name.into(),
+        provider: Arc::default(),
+        upstream: Arc::default(),
+        model: Arc::default(),
+        key: 0,
+        health: "",
+        unwell: None,
+        reason: Reason::LeftOut { text: "no model, route or provider of that name" },
     }
 }
 
-fn row(table: &Table, attempt: &Attempt, now: Tick) -> Row {
-    let target = &table.targets[attempt.target];
-    let standing = target.breaker.standing(now);
-    Row {
-        target: name_of(table, attempt.target, &attempt.model),
-        standing: target.breaker.state_name(now),
-        wait: match standing {
-            Standing::Ready | Standing::HalfOpen => None,
-            Standing::Open { until } | Standing::Cooling { until, .. } => Some(until - now),
-        },
-        provider: table.providers[target.provider].name.to_string(),
-        attempt: attempt.clone(),
+fn shown(table: &Table, candidate: &Candidate<'_>, now: Tick, reason: Reason) -> Shown {
+    let target = &table.targets[candidate.line.target];
+    let unwell = match candidate.standing {
+        Standing::Ready | Standing::HalfOpen => None,
+        Standing::Open { until } | Standing::Cooling { until, .. } => Some(until - now),
+    };
+    Shown {
+        target: target.name.clone(),
+        provider: table.providers[target.provider].name.clone(),
+        upstream: candidate.model.clone(),
+        model: candidate.shown.clone(),
+        key: if target.key.is_some() { target.key_index + 1 } else { 0 },
+        health: candidate.standing.name(),
+        unwell,
+        reason,
     }
 }
 
 impl Explained {
-    /// For `POST /v1/route/explain`.
+    /// For `POST /v1/route/explain`: `model`, then `attempts` and `rules` or `refused`, and `left_out`.
+    /// Times are in milliseconds.
     pub fn to_json(&self) -> Value {
-        let left_out: Vec<_> =
-            self.left_out.iter().map(|(name, why)| json!({ "target": name, "why": why })).collect();
-        let mut out = json!({
-            "object": "firstbyte.plan",
-            "model": self.asked,
-            "stream": self.stream,
-            "attempts": self.rows.iter().enumerate().map(|(i, row)| row.to_json(i)).collect::<Vec<_>>(),
-            "left_out": left_out,
-            "on_failure": ON_FAILURE.iter().map(|(what, then)| json!({ "what": what, "then": then })).collect::<Vec<_>>(),
+        let mut attempts = Vec::new();
+        let mut left_out = Vec::new();
+        for candidate in &self.candidates {
+            match candidate.reason {
+                Reason::Tried { place, name, text } => {
+                    let mut row = candidate.to_json();
+                    row["place"] = json!(place);
+                    row["why"] = json!(name);
+                    row["why_text"] = json!(text);
+                    let attempt = self
+                        .plan
+                        .as_ref()
+                        .ok()
+                        .and_then(|plan| plan.attempts.get(usize::from(place) - 1));
+                    if let Some(attempt) = attempt {
+                        row["timeouts"] = timeouts(attempt);
+                    }
+                    attempts.push(row);
+                }
+                Reason::LeftOut { text } => {
+                    let mut row = candidate.to_json();
+                    row["why_text"] = json!(text);
+                    left_out.push(row);
+                }
+            }
+        }
+        let mut out = json!({ "model": self.asked, "attempts": attempts, "left_out": left_out });
+        match &self.plan {
+            Ok(plan) => out["rules"] = rules(&plan.rules),
+            Err(refusal) => out["refused"] = refused(*refusal),
+        }
+        out
+    }
+
+    /// A table for a terminal: a line for each candidate, then the rules or the refusal.
+    pub fn to_text(&self) -> String {
+        let mut rows = vec![["#", "target", "model", "health", "why"].map(str::to_owned)];
+        for candidate in &self.candidates {
+            let (place, why) = match candidate.reason {
+                Reason::Tried { place, text, .. } => (place.to_string(), text),
+                Reason::LeftOut { text } => ("-".to_owned(), text),
+            };
+            let health = match candidate.unwell {
+                Some(ms) => format!("{} {ms}", candidate.health),
+                None => candidate.health.to_owned(),
+            };
+            let target = candidate.target.to_string();
+            rows.push([place, target, candidate.model.to_string(), health, why.to_owned()]);
+        }
+        let widths: [usize; 5] = std::array::from_fn(|i| {
+            rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0)
         });
+        let mut out = String::new();
+        for row in &rows {
+            let mut line = String::new();
+            for (cell, width) in row.iter().zip(widths) {
+                let _ = write!(line, "{cell:width$}  ");
+            }
+            out += line.trim_end();
+            out.push('\n');
+        }
+        out.push('\n');
         match &self.plan {
             Ok(plan) => {
-                let rules = &plan.rules;
-                out["rules"] = json!({
-                    "commit": commit_text(rules.commit),
-                    "hold_max_bytes": rules.hold_max,
-                    "answer_max_bytes": rules.answer_max,
-                    "open_after_ms": rules.open_after.map(|ms| ms.0),
-                    "hedge_after_ms": rules.hedge_after.map(|ms| ms.0),
-                    "deadline_ms": rules.deadline.0,
-                    "total_timeout_ms": rules.total.0,
-                    "on_content_policy": policy_text(rules.on_content_policy),
-                    "replay": rules.replay,
-                });
+                let Rules { commit, deadline, total, hold_max, .. } = &plan.rules;
+                let commit = commit_text(*commit);
+                let _ = writeln!(
+                    out,
+                    "commit {commit}, hold {hold_max} bytes, deadline {deadline}, total {total}"
+                );
             }
-            Err(refusal) => out["refused"] = json!(refusal_text(refusal)),
-        }
-        out
-    }
-
-    /// A table for a terminal, with a line end.
-    pub fn to_text(&self) -> String {
-        let mut out = String::new();
-        // Writing to a String can't fail.
-        let _ = match &self.plan {
-            Ok(plan) => writeln!(
-                out,
-                "{}: {} attempt{} at most, released at {}, within {}",
-                self.asked,
-                self.rows.len(),
-                if self.rows.len() == 1 { "" } else { "s" },
-                commit_text(plan.rules.commit),
-                plan.rules.deadline,
-            ),
-            Err(refusal) => writeln!(out, "{}: {}", self.asked, refusal_text(refusal)),
-        };
-        let width = self.rows.iter().map(|row| row.target.len()).max().unwrap_or(0).max(6);
-        if !self.rows.is_empty() {
-            let _ = writeln!(out, "  #  {:width$}  {:9}  first content  why", "target", "standing");
-        }
-        for (i, row) in self.rows.iter().enumerate() {
-            let limit = row.attempt.first.to_string();
-            let why = row.attempt.why.text();
-            let _ = writeln!(
-                out,
-                "  {}  {:width$}  {:9}  {limit:13}  {why}",
-                i + 1,
-                row.target,
-                row.standing,
-            );
-        }
-        for (name, why) in &self.left_out {
-            let _ = writeln!(out, "  -  {name:width$}  {why}");
-        }
-        out.push_str("then\n");
-        for (what, then) in ON_FAILURE {
-            let _ = writeln!(out, "  {what}: {then}");
+            Err(refusal) => {
+                let _ = writeln!(out, "refused: {}", refusal.text());
+            }
         }
         out
     }
 }
 
-impl Row {
-    fn to_json(&self, index: usize) -> Value {
-        let attempt = &self.attempt;
-        let finite = |ms: Ms| (ms != Ms::MAX).then_some(ms.0);
-        json!({
-            "rank": index + 1,
-            "target": self.target,
-            "provider": self.provider,
-            "upstream_model": &*attempt.model,
-            "shown_as": &*attempt.shown,
-            "why": attempt.why.name(),
-            "why_text": attempt.why.text(),
-            "standing": self.standing,
-            "standing_ends_in_ms": self.wait.map(|ms| ms.0),
-            "connect_timeout_ms": attempt.connect.0,
-            "head_timeout_ms": attempt.head.0,
-            "first_content_timeout_ms": attempt.first.0,
-            "idle_timeout_ms": attempt.idle.0,
-            "answer_timeout_ms": finite(attempt.answer),
-            "throughput_floor": attempt.floor,
-        })
+impl Shown {
+    fn to_json(&self) -> Value {
+        let mut row = json!({ "target": &*self.target });
+        if !self.provider.is_empty() {
+            row["provider"] = json!(&*self.provider);
+            row["upstream_model"] = json!(&*self.upstream);
+            row["model"] = json!(&*self.model);
+            row["key"] = json!(self.key);
+            row["health"] = json!(self.health);
+        }
+        if let Some(ms) = self.unwell {
+            row["unwell_ms"] = json!(ms.0);
+        }
+        row
     }
 }
 
-/// What would follow each class of failure before commit; the exchange's verdict in words.
-const ON_FAILURE: &[(&str, &str)] = &[
-    ("connect, TLS, reset, malformed response, time-out, 408, 409, 425, 5xx", "the next attempt"),
-    ("429, or 503 with Retry-After", "the next attempt; the target cools down for that long"),
-    ("401, 402, 403, 404, spent quota", "the next attempt, with a warning"),
-    ("context length exceeded", "the next attempt with another upstream model, else that error"),
-    ("400, 422 and other client faults", "that error, no further attempt"),
-    ("an error event, a bad frame or the end before content", "the next attempt"),
-    ("anything after commit", "one error event, no terminator, no further attempt"),
-];
+impl Refusal {
+    /// The stable short name, `[a-z_]`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Refusal::UnknownModel => "unknown_model",
+            Refusal::NothingLeft => "nothing_left",
+            Refusal::Cooling { .. } => "cooling",
+        }
+    }
 
+    /// A phrase for a person.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Refusal::UnknownModel => "no model, route or provider of that name",
+            Refusal::NothingLeft => "the request's provider rules leave no target",
+            Refusal::Cooling { .. } => "every target asked to be left alone for a while",
+        }
+    }
+}
+
+fn refused(refusal: Refusal) -> Value {
+    let mut out = json!({ "reason": refusal.name(), "text": refusal.text() });
+    if let Refusal::Cooling { retry_after, status } = refusal {
+        out["status"] = json!(status);
+        out["retry_after_ms"] = json!(retry_after.0);
+    }
+    out
+}
+
+fn timeouts(attempt: &Attempt) -> Value {
+    json!({
+        "connect_ms": attempt.connect.0,
+        "head_ms": attempt.head.0,
+        "first_content_ms": attempt.first.0,
+        "idle_ms": attempt.idle.0,
+        "answer_ms": limited(attempt.answer),
+        "throughput_floor": attempt.floor,
+    })
+}
+
+fn rules(rules: &Rules) -> Value {
+    json!({
+        "commit": commit_text(rules.commit),
+        "hold_max": rules.hold_max,
+        "answer_max": rules.answer_max,
+        "open_after_ms": rules.open_after.map(|ms| ms.0),
+        "hedge_after_ms": rules.hedge_after.map(|ms| ms.0),
+        "deadline_ms": rules.deadline.0,
+        "total_ms": rules.total.0,
+        "on_content_policy": match rules.on_content_policy {
+            OnContentPolicy::Return => "return",
+            OnContentPolicy::Next => "next",
+        },
+        "replay": rules.replay,
+    })
+}
+
+fn limited(ms: Ms) -> Option<u32> {
+    (ms != Ms::MAX).then_some(ms.0)
+}
+
+/// The form that `Commit::parse` reads.
 fn commit_text(commit: Commit) -> String {
     match commit {
-        Commit::Headers => String::from("headers"),
-        Commit::FirstEvent => String::from("first_event"),
-        Commit::FirstContent => String::from("first_content"),
-        Commit::Tokens { count, within } => format!("tokens={count},within={}ms", within.0),
-        Commit::Complete => String::from("complete"),
-    }
-}
-
-const fn policy_text(policy: OnContentPolicy) -> &'static str {
-    match policy {
-        OnContentPolicy::Return => "return",
-        OnContentPolicy::Next => "next",
-    }
-}
-
-fn refusal_text(refusal: &Refusal) -> String {
-    match refusal {
-        Refusal::UnknownModel => String::from("no model, route or provider of that name"),
-        Refusal::NothingLeft => {
-            String::from("provider.only, ignore and allow_fallbacks leave nothing to try")
-        }
-        Refusal::Cooling { retry_after, status } => {
-            format!("every target is cooling down; {status} for another {retry_after}")
-        }
+        Commit::Headers => "headers".to_owned(),
+        Commit::FirstEvent => "first_event".to_owned(),
+        Commit::FirstContent => "first_content".to_owned(),
+        Commit::Tokens { count, within } => format!("tokens={count},within={within}"),
+        Commit::Complete => "complete".to_owned(),
     }
 }

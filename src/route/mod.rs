@@ -16,9 +16,11 @@ pub mod health;
 mod pick;
 mod plan;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use compile::compile;
-pub use explain::{Explained, explain};
+pub use explain::{Explained, Reason, Shown, explain};
 pub use pick::pick;
 pub use plan::{
     Attempt, Endpoint, Line, ModelRow, Needs, Plan, ProviderRow, Refusal, RouteRow, Rules, Table,
