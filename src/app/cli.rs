@@ -138,7 +138,8 @@ pub fn configured(path: Option<&Path>) -> Result<Option<(Config, Origin)>, Stop>
             Ok(Some((config, Origin::File(path.to_owned()))))
         }
         None => {
-            let config = crate::config::from_env(&control::lookup(None));
+            let config = crate::config::from_env(&control::lookup(None))
+                .map_err(|found| Stop::config("the environment", &found))?;
             Ok(config.map(|config| (config, Origin::Environment)))
         }
     }

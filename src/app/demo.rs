@@ -1,6 +1,6 @@
 //! `demo`: one streamed request whose primary fails, seen as a client sees it, then its ledger.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 

@@ -1,0 +1,396 @@
+//! The act: what a sandbox provider does with one request, as steps that a connection carries out.
+//! Pure; the bytes of an event are made when they are due, so a long answer costs no memory.
+//!
+//! Two layers. The inner one makes pieces (interim heads, the head, one event at a time, the end) and
+//! the pauses between them. The outer one counts the bytes on the wire and cuts them: at a split, into
+//! single bytes, or off.
+//!
+//! ```text
+//! pieces:  HTTP/1.1 200 OK..  | 1f\r\ndata: {..}\n\n\r\n | .. | 0\r\n\r\n
+//! wire:    0 ........................ split=N ................ cut_byte=N
+//! ```
+
+use crate::base::buf::Buf;
+use crate::base::tick::Ms;
+
+use super::answer::{self, Answer};
+use super::script::{At, Framing, How, Named, Verb};
+
+/// What to do next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Write what was put out.
+    Write,
+    /// Wait.
+    Pause(Ms),
+    /// Wait until the client goes, with a comment every so often.
+    Hang {
+        /// Between two comments; none if `None`.
+        ping: Option<Ms>,
+    },
+    /// Close the connection.
+    End(How),
+    /// The answer is over; the connection may serve another request.
+    Done,
+}
+
+/// One request's act.
+pub struct Act {
+    answer: Answer,
+    /// Whether the connection has served a request before.
+    reused: bool,
+    stage: Stage,
+    /// Bytes that are due, not yet let out.
+    due: Buf,
+    /// Bytes let out.
+    wire: u64,
+    /// A pause that comes before anything else.
+    pause: Option<Ms>,
+    /// A last word, once everything due is out.
+    last: Option<Step>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Interim { left: u32 },
+    Head,
+    /// Events let out so far.
+    Events { out: u32 },
+    Over,
+}
+
+impl Act {
+    /// The act that `answer`'s script asks for.
+    pub fn new(answer: Answer, reused: bool) -> Act {
+        let stage = Stage::Interim { left: answer.script.early_100 };
+        let due = Buf::new();
+        Act { answer, reused, stage, due, wire: 0, pause: None, last: None }
+    }
+
+    /// The refusal of a request that no script ran for.
+    pub fn refusal(out: &mut Buf, status: u16, message: &str, param: Option<&str>) {
+        let body = answer::error_object(message, "invalid_request_error", param, None);
+        put_whole(out, status, "content-type: application/json\r\n", &body);
+    }
+
+    /// The next step; its bytes, if it has some, are appended to `out`.
+    pub fn next(&mut self, out: &mut Buf) -> Step {
+        loop {
+            if let Some(pause) = self.pause.take().filter(|&pause| pause > Ms(0)) {
+                return Step::Pause(pause);
+            }
+            if self.answer.script.cut_byte.is_some_and(|cut| self.wire >= cut) {
+                return Step::End(self.answer.script.how);
+            }
+            if !self.due.is_empty() {
+                return self.let_out(out);
+            }
+            if let Some(last) = self.last {
+                return last;
+            }
+            self.advance();
+        }
+    }
+
+    /// The outer layer: as much of what is due as the script lets out in one write.
+    fn let_out(&mut self, out: &mut Buf) -> Step {
+        let script = &self.answer.script;
+        let up_to = |mark: u64| usize::try_from(mark - self.wire).unwrap_or(usize::MAX);
+        let mut count = self.due.len();
+        if let Some(cut) = script.cut_byte {
+            count = count.min(up_to(cut));
+        }
+        if let Some(split) = script.split.filter(|&split| split > self.wire) {
+            let left = up_to(split);
+            if left <= count {
+                count = left;
+                self.pause = Some(script.gap);
+            }
+        }
+        if let Some(drip) = script.drip {
+            count = 1;
+            self.pause = Some(drip);
+        }
+        out.extend(&self.due.as_slice()[..count]);
+        self.due.consume(count);
+        self.wire += count as u64;
+        Step::Write
+    }
+
+    /// The inner layer: the next piece.
+    fn advance(&mut self) {
+        match self.stage {
+            Stage::Interim { left: 0 } => {
+                self.stage = Stage::Head;
+                self.pause = Some(self.answer.script.slow_head);
+            }
+            Stage::Interim { left } => {
+                self.due.extend(b"HTTP/1.1 100 Continue\r\n\r\n");
+                self.stage = Stage::Interim { left: left - 1 };
+            }
+            Stage::Head => self.head(),
+            Stage::Events { out } => self.event(out),
+            Stage::Over => self.last = Some(self.ending()),
+        }
+    }
+
+    fn ending(&self) -> Step {
+        let script = &self.answer.script;
+        match script.close_after {
+            Some(how) => Step::End(how),
+            None if script.framing == Some(Framing::Close) => Step::End(How::Fin),
+            None => Step::Done,
+        }
+    }
+
+    fn stop(&mut self, step: Step) {
+        self.last = Some(step);
+    }
+
+    fn hang(&self) -> Step {
+        Step::Hang { ping: self.answer.script.ping }
+    }
+
+    fn head(&mut self) {
+        self.stage = Stage::Over;
+        match self.answer.script.verb {
+            Verb::Status { status, fault } => return self.refuse(status, fault),
+            Verb::Html => {
+                let body = "<html><head><title>502 Bad Gateway</title></head></html>\n";
+                return put_whole(&mut self.due, 502, "content-type: text/html\r\n", body);
+            }
+            Verb::Redirect => {
+                let fields = "location: http://127.0.0.1:9/elsewhere\r\n";
+                return put_whole(&mut self.due, 307, fields, "");
+            }
+            Verb::Reset { at: At::Request } => return self.stop(Step::End(How::Rst)),
+            Verb::ResetReused if self.reused => return self.stop(Step::End(How::Rst)),
+            Verb::Hang { at: At::Request } => return self.stop(Step::Hang { ping: None }),
+            Verb::Garbage => {
+                self.due.extend(b"\x15\x03\x01\x00\x02\x02\x28 this is not HTTP\r\n\r\n");
+                return self.stop(Step::End(How::Fin));
+            }
+            Verb::TwoLengths => {
+                let mut fields = String::from("content-type: application/json\r\n");
+                fields.push_str("content-length: 7\r\n");
+                return put_whole(&mut self.due, 200, &fields, &self.answer.whole());
+            }
+            Verb::Ok
+            | Verb::ResetReused
+            | Verb::Empty
+            | Verb::Reset { at: At::Head | At::Event(_) }
+            | Verb::Hang { at: At::Head | At::Event(_) } => {}
+        }
+        if self.answer.ask.stream { self.stream_head() } else { self.whole() }
+    }
+
+    fn refuse(&mut self, status: u16, fault: Named) {
+        let mut fields = String::from("content-type: application/json; charset=utf-8\r\n");
+        if let Some(Ms(ms)) = self.answer.script.retry_after {
+            fields.push_str(&format!("retry-after: {}\r\n", ms.div_ceil(1000)));
+            if ms % 1000 != 0 {
+                fields.push_str(&format!("retry-after-ms: {ms}\r\n"));
+            }
+        }
+        let body = answer::error(&self.answer.name, status, fault);
+        put_whole(&mut self.due, status, &fields, &body);
+    }
+
+    fn stream_head(&mut self) {
+        let fields = self.fields("text/event-stream");
+        let mut body = Buf::new();
+        let end = match self.framing() {
+            Framing::Chunked => "transfer-encoding: chunked".to_owned(),
+            Framing::Close => "connection: close".to_owned(),
+            Framing::Length => {
+                // The length is only known once the events are: they come in one piece.
+                self.all_events(&mut body);
+                format!("content-length: {}", body.len())
+            }
+        };
+        put_start(&mut self.due, 200, &format!("{fields}{end}\r\n\r\n"));
+        match self.answer.script.verb {
+            Verb::Reset { at: At::Head } => self.stop(Step::End(How::Rst)),
+            Verb::Hang { at: At::Head } => self.stop(self.hang()),
+            Verb::Empty => self.end_body(),
+            _ if self.framing() == Framing::Length => self.due.extend(body.as_slice()),
+            _ => {
+                self.stage = Stage::Events { out: 0 };
+                // All events follow the head at once.
+                while self.answer.script.at_once && self.last.is_none() {
+                    let Stage::Events { out } = self.stage else { break };
+                    self.event(out);
+                }
+            }
+        }
+    }
+
+    fn all_events(&self, body: &mut Buf) {
+        if self.answer.script.verb == Verb::Empty {
+            return;
+        }
+        for data in (0..).map_while(|k| self.data(k)) {
+            frame(body, &data, self.answer.script.crlf);
+        }
+    }
+
+    /// The payload of event `k`, bent as the script says; `None` past the end.
+    fn data(&self, k: u32) -> Option<String> {
+        let (script, number) = (&self.answer.script, Some(k + 1));
+        if script.error_at.is_some_and(|at| at <= k) {
+            return None;
+        }
+        let data = self.answer.event(k)?;
+        Some(if script.error_at == number {
+            answer::error(&self.answer.name, 500, Named::ByStatus)
+        } else if script.malformed_at == number {
+            // Half of it, and nothing that would close what is open.
+            data.chars().take(data.chars().count() / 2).collect()
+        } else if script.giant_at == number {
+            self.answer.giant(script.size)
+        } else {
+            data
+        })
+    }
+
+    /// Makes the event after `out` others due, or the body's end.
+    fn event(&mut self, out: u32) {
+        let script = &self.answer.script;
+        if script.cut_event == Some(out) {
+            return self.stop(Step::End(script.how));
+        }
+        match script.verb {
+            Verb::Reset { at: At::Event(at) } if at == out => {
+                return self.stop(Step::End(How::Rst));
+            }
+            Verb::Hang { at: At::Event(at) } if at == out => return self.stop(self.hang()),
+            _ => {}
+        }
+        let Some(data) = self.data(out) else { return self.end_body() };
+        let mut body = Buf::new();
+        frame(&mut body, &data, script.crlf);
+        let bad = script.bad_chunk_at == Some(out + 1);
+        let delay = script.delay;
+        self.put_chunk(body.as_slice(), bad);
+        if out > 0 {
+            self.pause = Some(delay);
+        }
+        self.stage = Stage::Events { out: out + 1 };
+    }
+
+    fn put_chunk(&mut self, body: &[u8], bad: bool) {
+        let chunked = self.framing() == Framing::Chunked;
+        if chunked && bad {
+            self.due.extend(b"zz");
+        } else if chunked {
+            self.due.extend(format!("{:x}", body.len()).as_bytes());
+        }
+        if chunked {
+            self.due.extend(b"\r\n");
+        }
+        self.due.extend(body);
+        if chunked {
+            self.due.extend(b"\r\n");
+        }
+    }
+
+    fn end_body(&mut self) {
+        if self.framing() == Framing::Chunked {
+            self.due.extend(b"0\r\n\r\n");
+        }
+        self.stage = Stage::Over;
+    }
+
+    fn whole(&mut self) {
+        let script = &self.answer.script;
+        let mut body = if script.verb == Verb::Empty {
+            Vec::new()
+        } else if script.error_at.is_some() {
+            answer::error(&self.answer.name, 500, Named::ByStatus).into_bytes()
+        } else {
+            self.answer.whole().into_bytes()
+        };
+        if script.malformed_at.is_some() {
+            body.truncate(body.len() / 2);
+        }
+        let (verb, how, cut) = (script.verb, script.how, script.cut_event.is_some());
+        let bad = script.bad_chunk_at.is_some();
+        let fields = self.fields("application/json");
+        let framing = self.framing();
+        let fields = fields
+            + &match framing {
+                Framing::Length => format!("content-length: {}\r\n\r\n", body.len()),
+                Framing::Chunked => "transfer-encoding: chunked\r\n\r\n".to_owned(),
+                Framing::Close => "connection: close\r\n\r\n".to_owned(),
+            };
+        put_start(&mut self.due, 200, &fields);
+        match verb {
+            Verb::Reset { .. } => return self.stop(Step::End(How::Rst)),
+            Verb::Hang { .. } => return self.stop(Step::Hang { ping: None }),
+            _ => {}
+        }
+        if cut {
+            // There are no events to count here: half of the body stands for some of them.
+            body.truncate(body.len() / 2);
+            self.stop(Step::End(how));
+        }
+        if framing == Framing::Chunked {
+            for piece in body.chunks(16 * 1024) {
+                self.put_chunk(piece, bad);
+            }
+            if !cut {
+                self.end_body();
+            }
+        } else {
+            self.due.extend(&body);
+        }
+    }
+
+    fn framing(&self) -> Framing {
+        let usual = if self.answer.ask.stream { Framing::Chunked } else { Framing::Length };
+        self.answer.script.framing.unwrap_or(usual)
+    }
+
+    fn fields(&self, kind: &str) -> String {
+        let Answer { name, id, .. } = &self.answer;
+        format!("content-type: {kind}\r\nx-sandbox: {name}\r\nx-request-id: req-{id}\r\n")
+    }
+}
+
+/// A comment, in a chunk of its own if the body is chunked.
+pub const PING_CHUNK: &[u8] = b"8\r\n: ping\n\n\r\n";
+
+fn frame(out: &mut Buf, data: &str, crlf: bool) {
+    out.extend(b"data: ");
+    out.extend(data.as_bytes());
+    out.extend(if crlf { b"\r\n\r\n" } else { b"\n\n" });
+}
+
+fn put_start(out: &mut Buf, status: u16, fields: &str) {
+    out.extend(format!("HTTP/1.1 {status} {}\r\n{fields}", reason(status)).as_bytes());
+}
+
+fn put_whole(out: &mut Buf, status: u16, fields: &str, body: &str) {
+    put_start(out, status, &format!("{fields}content-length: {}\r\n\r\n{body}", body.len()));
+}
+
+fn reason(status: u16) -> &'static str {
+    match status {
+        200 => "OK",
+        307 => "Temporary Redirect",
+        400 => "Bad Request",
+        401 => "Unauthorized",
+        403 => "Forbidden",
+        404 => "Not Found",
+        413 => "Content Too Large",
+        429 => "Too Many Requests",
+        500 => "Internal Server Error",
+        502 => "Bad Gateway",
+        503 => "Service Unavailable",
+        504 => "Gateway Timeout",
+        _ => "Status",
+    }
+}
+
+#[cfg(test)]
+mod tests;
