@@ -1,11 +1,14 @@
 //! A level that a core's tasks wait on: it only rises, from running over draining to stopping. Local
-//! to the core; what other threads want is looked up by the core's ticker and raised here.
+//! to the core; what other threads want is looked up by the core's ticker and raised here. The ticker
+//! also ends waits that have a time: an idle connection then needs no timer of its own.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+
+use crate::base::tick::Tick;
 
 /// How far the end has come.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -34,7 +37,9 @@ impl Level {
 #[derive(Default)]
 struct Inner {
     level: Cell<Level>,
-    waiting: RefCell<Vec<Option<Waker>>>,
+    /// As the ticker told it last.
+    now: Cell<Tick>,
+    waiting: RefCell<Vec<Option<(Waker, Tick)>>>,
     free: RefCell<Vec<usize>>,
 }
 
@@ -61,14 +66,33 @@ impl Beacon {
             return;
         }
         self.inner.level.set(level);
-        let wakers: Vec<Waker> =
-            self.inner.waiting.borrow_mut().iter_mut().filter_map(Option::take).collect();
+        self.wake(|_| true);
+    }
+
+    /// Tells the time: wakes whose waits are over.
+    pub fn tick(&self, now: Tick) {
+        self.inner.now.set(now);
+        self.wake(|until| until <= now);
+    }
+
+    fn wake(&self, is_over: impl Fn(Tick) -> bool) {
+        let mut waiting = self.inner.waiting.borrow_mut();
+        let over = |seat: &mut Option<(Waker, Tick)>| {
+            seat.take_if(|(_, until)| is_over(*until)).map(|(waker, _)| waker)
+        };
+        let wakers: Vec<Waker> = waiting.iter_mut().filter_map(over).collect();
+        drop(waiting);
         wakers.into_iter().for_each(Waker::wake);
     }
 
     /// Completes once the level is at least `level`. Droppable.
     pub fn reached(&self, level: Level) -> Reached {
-        Reached { beacon: self.clone(), level, seat: None }
+        self.reached_or(level, Tick::NEVER)
+    }
+
+    /// As `reached`, or once the ticker has told `until`.
+    pub fn reached_or(&self, level: Level, until: Tick) -> Reached {
+        Reached { beacon: self.clone(), level, until, seat: None }
     }
 }
 
@@ -76,6 +100,7 @@ impl Beacon {
 pub struct Reached {
     beacon: Beacon,
     level: Level,
+    until: Tick,
     seat: Option<usize>,
 }
 
@@ -83,7 +108,7 @@ impl Future for Reached {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        if self.beacon.level() >= self.level {
+        if self.beacon.level() >= self.level || self.beacon.inner.now.get() >= self.until {
             return Poll::Ready(());
         }
         let inner = self.beacon.inner.clone();
@@ -100,8 +125,8 @@ impl Future for Reached {
             }
         };
         match &mut waiting[seat] {
-            Some(waker) if waker.will_wake(cx.waker()) => {}
-            other => *other = Some(cx.waker().clone()),
+            Some((waker, _)) if waker.will_wake(cx.waker()) => {}
+            other => *other = Some((cx.waker().clone(), self.until)),
         }
         Poll::Pending
     }
@@ -149,6 +174,13 @@ mod tests {
         assert_eq!(count.0.load(Ordering::Relaxed), 2);
         assert!(Pin::new(&mut drain).poll(&mut cx).is_ready());
         assert!(Pin::new(&mut stop).poll(&mut cx).is_pending());
+        let mut timed = beacon.reached_or(Level::Stopping, Tick(7));
+        assert!(Pin::new(&mut timed).poll(&mut cx).is_pending());
+        beacon.tick(Tick(6));
+        assert_eq!(count.0.load(Ordering::Relaxed), 2);
+        beacon.tick(Tick(7));
+        assert_eq!(count.0.load(Ordering::Relaxed), 3);
+        assert!(Pin::new(&mut timed).poll(&mut cx).is_ready());
         beacon.raise(Level::Running);
         assert_eq!(beacon.level(), Level::Draining);
     }

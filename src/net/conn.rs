@@ -81,16 +81,13 @@ async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
     let Some(reader) = &down.reader else { return false };
     let keep_alive = core.shared.snapshot().server.keep_alive;
     let mut ready = std::pin::pin!(reader.ready());
-    let mut timer = std::pin::pin!(core.rt.sleep_until(core.rt.now() + keep_alive));
-    let mut drain = std::pin::pin!(core.beacon.reached(Level::Draining));
+    let until = core.rt.now() + keep_alive;
+    let mut over = std::pin::pin!(core.beacon.reached_or(Level::Draining, until));
     std::future::poll_fn(|cx| {
         if let Poll::Ready(done) = ready.as_mut().poll(cx) {
             return Poll::Ready(done.is_ok());
         }
-        if timer.as_mut().poll(cx).is_ready() || drain.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(false);
-        }
-        Poll::Pending
+        over.as_mut().poll(cx).map(|()| false)
     })
     .await
 }
@@ -146,13 +143,15 @@ async fn exchange<R: Rt>(
     core: &Rc<Core<R>>,
     down: &mut Down<R>,
     snapshot: Arc<Snapshot>,
-    intake: Intake,
+    intake: Box<Intake>,
     body: Buf,
     client: Client,
 ) -> bool {
     let cx =
         crate::exchange::Cx { now: core.rt.now(), wall: core.rt.wall(), table: &snapshot.table };
     let exchange = intake::begin(core, intake, body, client, &cx);
+    // What is received from now on is a next request, and rare.
+    down.rx.shrink_idle(0);
     drive::run(core, down, exchange, snapshot.clone()).await
 }
 
@@ -166,7 +165,7 @@ async fn answer_with<R: Rt>(
 ) -> bool {
     let cx =
         crate::exchange::Cx { now: core.rt.now(), wall: core.rt.wall(), table: &snapshot.table };
-    let exchange = Exchange::answered(answer, client, ledger, &cx);
+    let exchange = Box::new(Exchange::answered(answer, client, ledger, &cx));
     drive::run(core, down, exchange, snapshot.clone()).await
 }
 

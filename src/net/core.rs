@@ -212,7 +212,9 @@ pub async fn serve<R: Rt>(
 async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
     loop {
         core.rt.sleep_until(core.rt.now() + TICK).await;
-        core.pool.trim(core.rt.now());
+        let now = core.rt.now();
+        core.beacon.tick(now);
+        core.pool.trim(now);
         if core.rt.panics() > 0 {
             return true;
         }

@@ -70,12 +70,12 @@ pub(super) fn open<R: Rt>(
     snapshot: &Snapshot,
     head: &RequestHead,
     bytes: &[u8],
-) -> Intake {
+) -> Box<Intake> {
     let mut ledger = blank_ledger(core);
     if let Some(id) = head.field(bytes, b"x-request-id").and_then(sane_id) {
         ledger.id = Arc::from(id);
     }
-    let mut intake = Intake {
+    let mut intake = Box::new(Intake {
         refused: None,
         ledger,
         envelope: Envelope::default(),
@@ -84,7 +84,7 @@ pub(super) fn open<R: Rt>(
         dry_run: head.field(bytes, b"x-firstbyte-dry-run").is_some_and(|value| value == b"1"),
         json: true,
         single: None,
-    };
+    });
     intake.refused = intake.fill(snapshot, head, bytes).err();
     intake
 }
@@ -175,15 +175,17 @@ impl Intake {
 /// Makes the exchange of a request whose body is whole.
 pub(super) fn begin<R: Rt>(
     core: &Core<R>,
-    mut intake: Intake,
+    mut intake: Box<Intake>,
     body: Buf,
     client: Client,
     cx: &Cx<'_>,
-) -> Exchange {
+) -> Box<Exchange> {
     intake.ledger.bytes_in = body.len() as u64;
     match plan(core, &mut intake, &body, cx) {
-        Ok((ask, plan)) => Exchange::new(Job { ask, body, plan }, client, intake.ledger, cx),
-        Err(answer) => Exchange::answered(answer, client, intake.ledger, cx),
+        Ok((ask, plan)) => {
+            Box::new(Exchange::new(Job { ask, body, plan }, client, intake.ledger, cx))
+        }
+        Err(answer) => Box::new(Exchange::answered(answer, client, intake.ledger, cx)),
     }
 }
 

@@ -18,6 +18,7 @@ use crate::config::{Commit, OnContentPolicy};
 pub struct Explained {
     /// What was asked for: `model`, or the first of `models`.
     pub asked: String,
+    stream: bool,
     /// Exactly what `pick` returns.
     pub plan: Result<Plan, Refusal>,
     /// Every candidate: those of the plan in its order, then those left out as they were met.
@@ -80,7 +81,8 @@ pub fn explain(table: &Table, wish: &Wish, turn: u32, now: Tick) -> Explained {
     });
     tried.append(&mut left);
     let first = if wish.model.is_empty() { wish.models.first() } else { Some(&wish.model) };
-    Explained { asked: first.cloned().unwrap_or_default(), plan, candidates: tried }
+    let asked = first.cloned().unwrap_or_default();
+    Explained { asked, stream: wish.stream, plan, candidates: tried }
 }
 
 fn unknown(name: &str) -> Shown {
@@ -144,7 +146,10 @@ impl Explained {
                 }
             }
         }
-        let mut out = json!({ "model": self.asked, "attempts": attempts, "left_out": left_out });
+        let mut out = json!({
+            "model": self.asked, "stream": self.stream,
+            "attempts": attempts, "left_out": left_out, "on_failure": on_failure(),
+        });
         match &self.plan {
             Ok(plan) => out["rules"] = rules(&plan.rules),
             Err(refusal) => out["refused"] = refused(*refusal),
@@ -182,6 +187,10 @@ impl Explained {
         out.push('\n');
         match &self.plan {
             Ok(plan) => {
+                for (what, then) in ON_FAILURE {
+                    let _ = writeln!(out, "{what}: {then}");
+                }
+                out.push('\n');
                 let Rules { commit, deadline, total, hold_max, .. } = &plan.rules;
                 let commit = commit_text(*commit);
                 let _ = writeln!(
@@ -196,6 +205,21 @@ impl Explained {
         out
     }
 }
+
+fn on_failure() -> Vec<Value> {
+    ON_FAILURE.iter().map(|(what, then)| json!({ "what": what, "then": then })).collect()
+}
+
+/// What would follow each class of failure: the exchange's verdict (`exchange::verdict`) in words.
+const ON_FAILURE: &[(&str, &str)] = &[
+    ("connect, TLS, reset, malformed response, time-out, 408, 409, 425, 5xx", "the next attempt"),
+    ("429, or 503 with Retry-After", "the next attempt; the target is left alone for that long"),
+    ("401, 402, 403, 404, a spent quota", "the next attempt, and a warning"),
+    ("context length exceeded", "the next attempt with another upstream model, else that error"),
+    ("400, 422 and other client faults", "that error, no further attempt"),
+    ("an error event, a bad event or the end before the commit", "the next attempt"),
+    ("anything after the commit", "one error event, no terminator, no further attempt"),
+];
 
 impl Shown {
     fn to_json(&self) -> Value {

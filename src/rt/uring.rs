@@ -174,8 +174,9 @@ impl Rt for Mono {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let panics = self.panics.clone();
+        // Boxed out here: inside, the task would be in the block twice.
+        let mut task = Box::pin(task);
         monoio::spawn(async move {
-            let mut task = Box::pin(task);
             std::future::poll_fn(|cx| {
                 let polled = std::panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
                 polled.unwrap_or_else(|_| {

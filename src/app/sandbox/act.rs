@@ -52,10 +52,14 @@ pub struct Act {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
-    Interim { left: u32 },
+    Interim {
+        left: u32,
+    },
     Head,
     /// Events let out so far.
-    Events { out: u32 },
+    Events {
+        out: u32,
+    },
     Over,
 }
 

@@ -449,7 +449,10 @@ mod tests {
         assert_eq!(text("b", 3), "Hello from sandbox b. token-1 token-2");
         assert_eq!(found[4]["choices"][0]["finish_reason"], "stop");
         assert_eq!(found[3]["usage"], Value::Null);
-        assert_eq!((&found[5]["choices"], &found[5]["usage"]["total_tokens"]), (&json!([]), &json!(6)));
+        assert_eq!(
+            (&found[5]["choices"], &found[5]["usage"]["total_tokens"]),
+            (&json!([]), &json!(6))
+        );
         assert_eq!(found[6], "[DONE]");
     }
 
@@ -466,7 +469,10 @@ mod tests {
         assert!(without_done.last().expect("events")["usage"].is_object());
         let without_finish = events(&answer(Call::Chat, "no_finish"));
         let last = &without_finish.last().expect("events")["choices"][0];
-        assert_eq!((&last["finish_reason"], &last["delta"]["content"]), (&Value::Null, &json!(" token-7")));
+        assert_eq!(
+            (&last["finish_reason"], &last["delta"]["content"]),
+            (&Value::Null, &json!(" token-7"))
+        );
     }
 
     #[test]
@@ -515,7 +521,10 @@ mod tests {
         assert_eq!(big["choices"][0]["message"]["content"].as_str().map(str::len), Some(4096));
         let text = whole(Call::Completions, "ok,tokens=1");
         assert_eq!(text["choices"][0]["text"], "Hello from sandbox b.");
-        assert_eq!(whole(Call::Embeddings, "ok")["data"][1]["embedding"].as_array().map(Vec::len), Some(8));
+        assert_eq!(
+            whole(Call::Embeddings, "ok")["data"][1]["embedding"].as_array().map(Vec::len),
+            Some(8)
+        );
         assert_eq!(whole(Call::Models, "ok")["data"][0]["id"], "ok");
         assert_eq!(whole(Call::Echo, "ok")["provider"], "sandbox b");
     }
@@ -533,7 +542,9 @@ mod tests {
 
     #[test]
     fn base64_as_the_rfc_shows_it() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+        for (plain, coded) in
+            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")]
+        {
             assert_eq!(base64(plain.as_bytes()), coded);
         }
     }

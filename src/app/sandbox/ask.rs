@@ -74,7 +74,9 @@ impl Ask {
         let model = match body.get("model").and_then(Value::as_str) {
             Some(model) => model,
             None if matches!(call, Call::Models | Call::Echo) => PLAIN,
-            None => return Err((400, "You must provide a model parameter.".to_owned(), Some("model"))),
+            None => {
+                return Err((400, "You must provide a model parameter.".to_owned(), Some("model")));
+            }
         };
         let flag = |value: Option<&Value>| value.and_then(Value::as_bool).unwrap_or(false);
         Ok(Ask {

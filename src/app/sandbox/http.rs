@@ -245,11 +245,7 @@ mod tests {
         let seen: Vec<_> = whole.iter().map(|r| (r.path.as_str(), r.body.as_slice())).collect();
         assert_eq!(
             seen,
-            [
-                ("/v1/chat/completions", &b"hello"[..]),
-                ("/b", b"abcde"),
-                ("/v1/models", b"")
-            ]
+            [("/v1/chat/completions", &b"hello"[..]), ("/b", b"abcde"), ("/v1/models", b"")]
         );
         assert!(whole[2].closes() && !whole[0].closes());
         for step in 1..bytes.len() {
@@ -260,7 +256,10 @@ mod tests {
     #[test]
     fn refuses_ambiguous_and_broken_requests() {
         for (bytes, why) in [
-            (&b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"[..], "two lengths"),
+            (
+                &b"GET / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n"[..],
+                "two lengths",
+            ),
             (
                 b"GET / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
                 "both a length and chunked",

@@ -82,7 +82,8 @@ impl Sandbox {
         listeners: Vec<TcpListener>,
         build: impl FnOnce() -> io::Result<Loop> + Send + 'static,
     ) -> io::Result<Sandbox> {
-        let addrs = listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
+        let addrs =
+            listeners.iter().map(TcpListener::local_addr).collect::<io::Result<Vec<_>>>()?;
         let providers: Vec<_> =
             (0..addrs.len()).map(|i| Arc::new(Provider::new(&name(i)))).collect();
         let gate = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;

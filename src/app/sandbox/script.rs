@@ -477,7 +477,9 @@ mod tests {
     #[test]
     fn the_grammar_names_every_term() {
         // Every word of the grammar's first column parses, or needs a value that is shown there.
-        for line in GRAMMAR.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   ")) {
+        for line in
+            GRAMMAR.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+        {
             let word = line.trim().split([' ', '=', '[', '|', ',']).next().unwrap_or_default();
             let filled = [
                 word.to_owned(),

@@ -61,7 +61,7 @@ enum Done<R: Rt> {
 pub(super) async fn run<R: Rt>(
     core: &Rc<Core<R>>,
     down: &mut Down<R>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     snapshot: Arc<Snapshot>,
 ) -> bool {
     let (ready, mut alarm) = (pin!(None), pin!(None));

@@ -94,7 +94,7 @@ impl<R: Rt> LaneIo<R> {
 pub(super) struct Shell<'a, R: Rt> {
     core: &'a Rc<Core<R>>,
     pub(super) down: &'a mut Down<R>,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     snapshot: Arc<Snapshot>,
     lanes: [LaneIo<R>; 2],
     stop_down: R::Stop,
@@ -109,7 +109,7 @@ impl<'a, R: Rt> Shell<'a, R> {
     pub(super) fn new(
         core: &'a Rc<Core<R>>,
         down: &'a mut Down<R>,
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         snapshot: Arc<Snapshot>,
     ) -> Shell<'a, R> {
         let mut shell = Shell {
