@@ -311,6 +311,11 @@ fn overall_status(ledger: &Ledger, last: Failure, wait: Option<Ms>) -> u16 {
     }
 }
 
+/// Whether the client itself can mend it.
+pub fn is_clients(failure: Failure) -> bool {
+    client_status(failure).is_some()
+}
+
 /// The status of a fault that is the client's to mend.
 fn client_status(failure: Failure) -> Option<u16> {
     match failure.fault {

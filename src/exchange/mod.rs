@@ -444,6 +444,7 @@ impl Exchange {
             }
         }
         self.pumped_with(id, cx, |lane, reads| lane.pump(rx, reads));
+        rx.clear();
     }
 
     /// Runs `pump` on a lane and follows up what it came to.
@@ -554,13 +555,22 @@ impl Exchange {
         self.settle_health(&mut lane, Some(failure), cx);
         let said = lane.stream.said();
         let verdict = verdict::after(failure.fault, self.plan.rules.on_content_policy);
-        self.failure = Some((failure, said));
+        self.keep_failure(failure, said);
         if verdict == Verdict::Answer
             && let Some(race) = self.race_mut()
         {
             race.stopped = true;
         }
         self.carry_on(id, cx);
+    }
+
+    /// What the client would be told: the last failure, unless an earlier one was its own to mend.
+    fn keep_failure(&mut self, failure: Failure, said: Option<Said>) {
+        let earlier = self.failure.as_ref().map(|(failure, _)| *failure);
+        if earlier.is_some_and(answer::is_clients) && !answer::is_clients(failure) {
+            return;
+        }
+        self.failure = Some((failure, said));
     }
 
     /// After a lane is gone: the other one goes on, or the next attempt starts, or the answer is given.
@@ -1019,3 +1029,6 @@ fn attempt_name(attempt: &Attempt, table: &Table) -> Arc<str> {
         None => Arc::from(format!("{}/{}", table.providers[target.provider].name, attempt.model)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -218,7 +218,13 @@ impl Lane {
         let payload = match frame.stray {
             // An error may hide in a line that is no field at all.
             Some(stray) if frame.data.is_empty() => stray.of(block),
-            _ if frame.data.is_empty() => return Pumped::More,
+            _ if frame.data.is_empty() => {
+                // A keep-alive is passed on once the answer has begun; before, it would only be held.
+                if frame.comment && self.first.is_some() {
+                    self.held.extend(b":\n\n");
+                }
+                return Pumped::More;
+            }
             _ => frame.payload(block, &mut scratch),
         };
         let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
@@ -228,6 +234,9 @@ impl Lane {
             self.stream.feed(payload, &mut sink)
         };
         match fed {
+            // The torn end of a stream is no malformed event: whether the end is a good one is for
+            // `close` to say.
+            Err(Fault::BadFrame) if !frame.ended => return Pumped::More,
             Err(fault) => return Pumped::Bad(Failure::of(fault)),
             Ok(Mark::Idle) => return Pumped::More,
             Ok(Mark::End) => return self.finish(reads),
@@ -269,11 +278,7 @@ impl Lane {
     }
 
     fn check_hold(&mut self, reads: &Reads<'_>) {
-        let max = match reads.rules.commit {
-            Commit::Complete => reads.rules.answer_max.max(reads.rules.hold_max),
-            _ => reads.rules.hold_max,
-        };
-        if self.ripe.is_none() && self.held.len() > max as usize {
+        if self.ripe.is_none() && self.held.len() > reads.rules.hold_max as usize {
             self.ripen(CommittedBy::HoldFull);
         }
     }

@@ -205,9 +205,13 @@ impl Ask {
         }
         let required = match surface {
             Surface::Chat => "messages",
-            Surface::Completions => "prompt",
             Surface::Embeddings => "input",
-            Surface::Other | Surface::Models | Surface::Explain | Surface::None => return Ok(()),
+            // OpenAI gives `prompt` a default, and vendors know other fields in its place.
+            Surface::Completions
+            | Surface::Other
+            | Surface::Models
+            | Surface::Explain
+            | Surface::None => return Ok(()),
         };
         if !seen.contains(&required) {
             let message = format!("the request must have \"{required}\"");
@@ -324,7 +328,12 @@ fn text(body: &[u8], value: Value, param: &str) -> Result<String, AskFault> {
     if value.kind != Kind::String {
         return Err(wrong_type(param, "a string"));
     }
-    json::text(body, value).map(Cow::into_owned).ok_or_else(|| wrong_type(param, "a valid string"))
+    let text = json::text(body, value).map(Cow::into_owned).unwrap_or_default();
+    // It will stand in header fields and logs.
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(wrong_type(param, "a string that is not empty and has no control characters"));
+    }
+    Ok(text)
 }
 
 fn wrong_type(param: &str, expected: &str) -> AskFault {

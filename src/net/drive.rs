@@ -514,10 +514,15 @@ impl<'a, R: Rt> Shell<'a, R> {
         io.reader = Some(reader);
         io.reading = false;
         io.rx = buf;
+        let tls = io.tls.is_some();
         if self.swallowed(lane) {
             return;
         }
         match result {
+            // Under TLS an end without a close_notify is a cut (RFC 8446 section 6.1).
+            Ok(0) if tls => {
+                self.step(Input::Broke { lane, fault: Fault::Eof, write: false });
+            }
             Ok(0) => self.step(Input::Ended { lane }),
             Ok(count) => self.take_in(lane, count),
             Err(error) => {

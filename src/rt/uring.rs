@@ -187,6 +187,7 @@ impl Rt for Mono {
         });
     }
 
+    #[allow(clippy::manual_async_fn)] // An `async fn` would borrow `self`; a dial must not.
     fn dial(
         &self,
         addr: SocketAddr,

@@ -9,7 +9,7 @@
 //!   event: delta \n
 //!   data: {"a":1} \r\n      lines end with LF, CRLF or a lone CR, in any mixture
 //!   : ping \n
-//!   \n                      -> Frame { len: 35, event: "delta", data: [{"a":1}], comment }
+//!   \n                      -> Frame { len: 36, event: "delta", data: [{"a":1}], comment }
 //! ```
 //!
 //! Invariants: each byte is searched once, however the stream is cut; spans are offsets into the
@@ -37,7 +37,7 @@ pub struct Scanner {
     after_return: bool,
     /// No byte of the stream was seen yet.
     at_start: bool,
-    /// The line before was a stray one, so that a stray text of several lines stays together.
+    /// The line before belongs to the block's first run of stray lines, which may go on.
     in_stray: bool,
     max: usize,
 }
@@ -191,18 +191,18 @@ impl Scanner {
             [b'i', b'd', rest @ ..] | [b'r', b'e', b't', b'r', b'y', rest @ ..] => !is_value(rest),
             _ => true,
         };
-        if stray {
-            self.take_stray(end);
-        }
-        self.in_stray = stray;
+        self.in_stray = stray && self.take_stray(end);
     }
 
-    fn take_stray(&mut self, end: usize) {
-        match &mut self.frame.stray {
-            None => self.frame.stray = Some(Span::new(self.line, end)),
-            Some(span) if self.in_stray => *span = Span::new(span.start as usize, end),
-            Some(_) => {}
-        }
+    /// Whether the line is part of the first run.
+    fn take_stray(&mut self, end: usize) -> bool {
+        let start = match self.frame.stray {
+            None => self.line,
+            Some(span) if self.in_stray => span.start as usize,
+            Some(_) => return false,
+        };
+        self.frame.stray = Some(Span::new(start, end));
+        true
     }
 
     fn finish(&mut self, len: usize, ended: bool) -> Frame {

@@ -38,6 +38,7 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+mod dial;
 mod exec;
 mod faults;
 mod net;
@@ -47,15 +48,17 @@ mod state;
 #[cfg(test)]
 mod tests;
 
+use self::dial::{DialFate, Listening};
 use self::exec::Shared;
 pub use self::faults::Faults;
 use self::faults::within;
-use self::net::{DialFate, EndId, Listening};
+use self::net::EndId;
 pub use self::op::SimStop;
 use self::op::{Operation, Outcome, Token, Work};
 use self::state::{Event, Key, State};
 use super::{Accept, Reader, Rent, Rt, Writer};
 use crate::base::buf::Buf;
+use crate::base::rng::Rng;
 use crate::base::tick::{Tick, UnixMs};
 
 /// The wall clock at the start of every world, in Unix milliseconds.
@@ -110,6 +113,11 @@ impl World {
     /// world (late completions, stops, timers, the clock, shuffling) stays as it is.
     pub fn faults_at(&self, addr: SocketAddr, faults: Faults) {
         self.rt.shared.state.borrow_mut().faults_at.insert(addr, Rc::new(faults));
+    }
+
+    /// A generator of its own for an actor, which follows from the seed.
+    pub fn fork_rng(&self) -> Rng {
+        Rng::new(self.rt.shared.state.borrow_mut().rng.next())
     }
 
     /// Steps after which a run is given up; 2,000,000 at first.

@@ -1,4 +1,5 @@
-//! The state of a world: clock, events and counters. Sockets are in `net.rs`, operations in `op.rs`.
+//! The state of a world: clock, events and counters. Connections are in `net.rs`, how
+//! they come about in `dial.rs`, operations in `op.rs`.
 //!
 //! Nothing here runs code of the tasks: a waker only puts a number into the ready queue. So the one
 //! `RefCell` around this is never borrowed twice.
@@ -9,8 +10,9 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::Waker;
 
+use super::dial::{Dial, Listening};
 use super::faults::{Faults, within};
-use super::net::{Conn, Dial, EndId, Listening};
+use super::net::{Conn, EndId};
 use super::op::Op;
 use crate::base::rng::Rng;
 

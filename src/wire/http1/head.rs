@@ -17,6 +17,9 @@
 //! It never decides what a field means to the gateway: `Upgrade`, which a server may ignore
 //! (RFC 9110, 7.8) and which Java's client sends with every first request, is left to lie there.
 
+mod check;
+mod refusal;
+
 use std::mem::MaybeUninit;
 
 use memchr::memchr_iter;
@@ -24,6 +27,11 @@ use smallvec::SmallVec;
 
 use crate::base::limits;
 use crate::wire::Span;
+
+use check::{check_octets, check_target, is_host, length};
+use refusal::{why, why_request};
+
+pub use refusal::Refusal;
 
 /// One header field: spans into the head.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,89 +133,6 @@ pub struct ResponseHead {
     pub len: usize,
 }
 
-macro_rules! refusals {
-    ($($(#[$doc:meta])* $variant:ident = $status:literal, $text:literal;)*) => {
-        /// Why a head is not accepted. The connection can't be used any further.
-        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Refusal { $($(#[$doc])* $variant,)* }
-
-        impl Refusal {
-            /// Every refusal.
-            pub const ALL: &'static [Refusal] = &[$(Refusal::$variant,)*];
-
-            /// The status that a client gets for it: 400, 414, 417, 431, 501 or 505. For a
-            /// response head the number means nothing: that is a malformed response.
-            pub const fn status(self) -> u16 {
-                match self { $(Refusal::$variant => $status,)* }
-            }
-
-            /// One sentence for a person, without a full stop.
-            pub const fn text(self) -> &'static str {
-                match self { $(Refusal::$variant => $text,)* }
-            }
-        }
-    };
-}
-
-refusals! {
-    /// The head has no end within the allowed bytes.
-    TooLarge = 431, "the head is too large";
-    /// Not even the first line ends within the allowed bytes.
-    LineTooLong = 414, "the request target is too long";
-    /// More than `limits::HEAD_FIELDS_MAX` fields.
-    TooManyFields = 431, "the head has too many fields";
-    /// A line feed without its carriage return.
-    BareLf = 400, "a line ends without a carriage return";
-    /// A carriage return that does not end a line.
-    BareCr = 400, "a carriage return is not followed by a line feed";
-    /// An octet below 0x20 that is not a tab, or 0x7f.
-    Control = 400, "the head holds a control octet";
-    /// More than one empty line before the request, or any before a response.
-    EmptyLines = 400, "empty lines come before the start line";
-    /// The start line is not `method SP target SP version`, or `version SP status ...`.
-    StartLine = 400, "the start line is malformed";
-    /// Not HTTP/1.0 or HTTP/1.1 (this includes HTTP/0.9, which has no version).
-    Version = 505, "the HTTP version is not supported";
-    /// `CONNECT` or `TRACE`: not implemented.
-    Method = 501, "the method is not supported";
-    /// The target is an absolute URI, an authority or `*`.
-    TargetForm = 400, "the request target must begin with a slash";
-    /// The target holds an octet that RFC 3986 does not allow there.
-    TargetOctet = 400, "the request target holds an octet that is not allowed";
-    /// A field line that begins with white space (RFC 9112, 5.2).
-    Folded = 400, "a field line is folded";
-    /// White space between a field's name and its colon (RFC 9112, 5.1).
-    SpaceBeforeColon = 400, "white space comes before a colon";
-    /// A field without a name or a colon, or a name that is not a token.
-    FieldName = 400, "a field name is malformed";
-    /// A field's value holds what it must not.
-    FieldValue = 400, "a field value is malformed";
-    /// HTTP/1.1 without `Host`.
-    HostMissing = 400, "the Host field is missing";
-    /// Two `Host` fields.
-    HostRepeated = 400, "the Host field is repeated";
-    /// Not a host with an optional port.
-    HostMalformed = 400, "the Host field is malformed";
-    /// Two `Content-Length` fields, even equal ones, or a list in one.
-    LengthRepeated = 400, "the Content-Length field is repeated";
-    /// Not a plain decimal number below 2^63.
-    LengthMalformed = 400, "the Content-Length field is malformed";
-    /// `Content-Length` beside `Transfer-Encoding`.
-    LengthAndCoding = 400, "both Content-Length and Transfer-Encoding are present";
-    /// Two `Transfer-Encoding` fields.
-    CodingRepeated = 400, "the Transfer-Encoding field is repeated";
-    /// A transfer coding other than exactly `chunked`.
-    CodingUnknown = 501, "the transfer coding is not supported";
-    /// `Transfer-Encoding` in HTTP/1.0.
-    CodingInOldVersion = 400, "HTTP/1.0 has no Transfer-Encoding";
-    /// An expectation other than `100-continue`.
-    Expectation = 417, "the expectation is not supported";
-    /// A status that is not three digits from 100 up.
-    Status = 400, "the status code is malformed";
-    /// 101: the other side speaks another protocol now, which nobody asked for.
-    Switched = 400, "the server switched to another protocol";
-}
-
 /// Reads a request head of at most `max` bytes. `Ok(None)`: more bytes are needed.
 ///
 /// # Errors
@@ -254,7 +179,7 @@ pub fn parse_request_from(
     let facts = Facts::gather(bytes, &fields)?;
     facts.check_host(bytes, minor)?;
     let framing = facts.framing(bytes, minor)?.unwrap_or(Framing::None);
-    let expect_continue = minor == 1 && facts.expect;
+    let expect_continue = facts.expects(bytes)? && minor == 1;
     let keep_alive = facts.keep_alive(minor);
     debug_assert!(framing != Framing::UntilClose && end <= max);
     Ok(Some(RequestHead {
@@ -405,13 +330,16 @@ pub const fn is_token(byte: u8) -> bool {
         || byte.is_ascii_alphanumeric()
 }
 
-/// What the fields say about the connection and the body, before a verdict.
+/// What the fields say about the connection and the body, before a verdict. `Host` and `Expect`
+/// mean something in requests only, so a response is not refused for them.
 #[derive(Default)]
 struct Facts {
     length: Option<Span>,
     coding: Option<Span>,
     host: Option<Span>,
-    expect: bool,
+    host_repeated: bool,
+    expect: Option<Span>,
+    expect_repeated: bool,
     close: bool,
     persist: bool,
 }
@@ -424,14 +352,11 @@ impl Facts {
             let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
             // By length first: nearly every field ends here, without a comparison.
             match name.len() {
-                4 if is(b"host") && facts.host.replace(field.value).is_some() => {
-                    return Err(Refusal::HostRepeated);
+                4 if is(b"host") => {
+                    facts.host_repeated |= facts.host.replace(field.value).is_some()
                 }
                 6 if is(b"expect") => {
-                    if !field.value.of(bytes).eq_ignore_ascii_case(b"100-continue") {
-                        return Err(Refusal::Expectation);
-                    }
-                    facts.expect = true;
+                    facts.expect_repeated |= facts.expect.replace(field.value).is_some();
                 }
                 10 if is(b"connection") => facts.connection(field.value.of(bytes)),
                 14 if is(b"content-length") && facts.length.replace(field.value).is_some() => {
@@ -461,11 +386,19 @@ impl Facts {
     /// RFC 9112, 3.2.
     fn check_host(&self, bytes: &[u8], minor: u8) -> Result<(), Refusal> {
         match self.host {
+            Some(_) if self.host_repeated => Err(Refusal::HostRepeated),
             None if minor == 1 => Err(Refusal::HostMissing),
             None => Ok(()),
             Some(value) if is_host(value.of(bytes)) => Ok(()),
             Some(_) => Err(Refusal::HostMalformed),
         }
+    }
+
+    /// RFC 9110, 10.1.1: `100-continue` is the only expectation there is.
+    fn expects(&self, bytes: &[u8]) -> Result<bool, Refusal> {
+        let Some(value) = self.expect else { return Ok(false) };
+        let known = value.of(bytes).eq_ignore_ascii_case(b"100-continue");
+        if known && !self.expect_repeated { Ok(true) } else { Err(Refusal::Expectation) }
     }
 
     /// The one verdict on framing; `None`: neither field is there.
@@ -530,27 +463,6 @@ fn find_end(
     }
 }
 
-/// Refuses control octets and lone carriage returns anywhere in the head. Each line feed is known
-/// to follow a carriage return, so there is a lone one exactly if their numbers differ.
-fn check_octets(head: &[u8]) -> Result<(), Refusal> {
-    let (mut returns, mut feeds, mut control) = (0_usize, 0_usize, false);
-    for chunk in head.chunks(128) {
-        let (mut chunk_returns, mut chunk_feeds) = (0_u8, 0_u8);
-        for byte in chunk {
-            chunk_returns += u8::from(*byte == b'\r');
-            chunk_feeds += u8::from(*byte == b'\n');
-            control |= (*byte < 0x20) & (*byte != b'\t') & (*byte != b'\r') & (*byte != b'\n');
-            control |= *byte == 0x7f;
-        }
-        returns += usize::from(chunk_returns);
-        feeds += usize::from(chunk_feeds);
-    }
-    if control {
-        return Err(Refusal::Control);
-    }
-    if returns == feeds { Ok(()) } else { Err(Refusal::BareCr) }
-}
-
 fn method_of(token: &[u8]) -> Result<Method, Refusal> {
     Ok(match token {
         b"GET" => Method::Get,
@@ -563,85 +475,6 @@ fn method_of(token: &[u8]) -> Result<Method, Refusal> {
         b"CONNECT" | b"TRACE" => return Err(Refusal::Method),
         _ => Method::Other,
     })
-}
-
-/// Origin-form: a path and a query of RFC 3986. The brackets, which it reserves for addresses, are
-/// let through: many clients put them into queries, and they delimit nothing here.
-fn check_target(target: &[u8]) -> Result<(), Refusal> {
-    if target.first() != Some(&b'/') {
-        return Err(Refusal::TargetForm);
-    }
-    let mut rest = target;
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        let plain = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'!' | b'$' | b'&'..=b'/' | b':' | b';' | b'=' | b'?' | b'@')
-            || matches!(byte, b'[' | b']' | b'_' | b'~');
-        if plain {
-            continue;
-        }
-        match tail {
-            [high, low, after @ ..]
-                if *byte == b'%' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                rest = after;
-            }
-            _ => return Err(Refusal::TargetOctet),
-        }
-    }
-    Ok(())
-}
-
-/// `uri-host [ ":" port ]` with a host that is not empty.
-fn is_host(value: &[u8]) -> bool {
-    let (host, port) = match value {
-        [b'[', rest @ ..] => {
-            let Some(close) = memchr::memchr(b']', rest) else { return false };
-            let address = &rest[..close];
-            let plain = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
-            if address.is_empty() || !address.iter().all(plain) {
-                return false;
-            }
-            (address, &rest[close + 1..])
-        }
-        _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
-    };
-    let bracketed = value.first() == Some(&b'[');
-    let named = |b: &u8| {
-        b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
-            )
-    };
-    let port_ok = match port {
-        [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
-        _ => false,
-    };
-    !host.is_empty() && port_ok && (bracketed || host.iter().all(named))
-}
-
-fn length(value: &[u8]) -> Result<u64, Refusal> {
-    // A list is two lengths in one field, and no more welcome than two fields.
-    if memchr::memchr(b',', value).is_some() {
-        return Err(Refusal::LengthRepeated);
-    }
-    if value.is_empty() {
-        return Err(Refusal::LengthMalformed);
-    }
-    let mut number = 0_u64;
-    for byte in value {
-        if !byte.is_ascii_digit() {
-            return Err(Refusal::LengthMalformed);
-        }
-        number = number
-            .checked_mul(10)
-            .and_then(|n| n.checked_add(u64::from(byte - b'0')))
-            .filter(|n| *n <= i64::MAX as u64)
-            .ok_or(Refusal::LengthMalformed)?;
-    }
-    Ok(number)
 }
 
 fn spans(bytes: &[u8], headers: &[httparse::Header<'_>]) -> Fields {
@@ -672,56 +505,6 @@ fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
-}
-
-/// As [`why`]; a request whose first line has two words is HTTP/0.9.
-#[cold]
-fn why_request(error: httparse::Error, head: &[u8]) -> Refusal {
-    let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
-    let words = line.split(|byte| *byte == b' ').count();
-    let start = matches!(
-        error,
-        httparse::Error::Token | httparse::Error::Version | httparse::Error::NewLine
-    );
-    match start {
-        true if words == 2 && line.ends_with(b" ") => Refusal::StartLine,
-        true if words == 2 => Refusal::Version,
-        true if words > 3 => Refusal::StartLine,
-        _ => why(error, head),
-    }
-}
-
-/// Names what httparse did not like, from its error and the bytes.
-#[cold]
-fn why(error: httparse::Error, head: &[u8]) -> Refusal {
-    match error {
-        httparse::Error::HeaderName => why_name(head),
-        httparse::Error::HeaderValue => Refusal::FieldValue,
-        httparse::Error::NewLine | httparse::Error::Token => Refusal::StartLine,
-        httparse::Error::Status => Refusal::Status,
-        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
-        httparse::Error::Version => Refusal::Version,
-    }
-}
-
-/// The first field line with a fault in its name decides.
-#[cold]
-fn why_name(head: &[u8]) -> Refusal {
-    for line in head.split(|byte| *byte == b'\n').skip(1) {
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            return Refusal::Folded;
-        }
-        let name = &line[..memchr::memchr(b':', line).unwrap_or(0)];
-        match name.iter().position(|byte| !is_token(*byte)) {
-            None if name.is_empty() => return Refusal::FieldName,
-            None => {}
-            Some(at) if name[at..].iter().all(|b| matches!(b, b' ' | b'\t')) => {
-                return Refusal::SpaceBeforeColon;
-            }
-            Some(_) => return Refusal::FieldName,
-        }
-    }
-    Refusal::FieldName
 }
 
 #[cfg(test)]

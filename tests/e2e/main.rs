@@ -1,0 +1,11 @@
+//! End to end over real sockets, on io_uring and on epoll: the shell as the process runs it, raw
+//! providers that say exactly which bytes come when, raw clients that see exactly which bytes leave.
+//!
+//! Where the machine refuses io_uring, that half says so and is skipped.
+
+mod client;
+mod fallback;
+mod http;
+mod life;
+mod rig;
+mod tls;
