@@ -16,8 +16,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 30.0
@@ -80,13 +78,12 @@ def models():
     return rows
 
 
-def config(driver, ports, ledger, keyed):
+def config(driver, providers, ledger, keyed):
     """The gateway's config as TOML. JSON strings are TOML strings."""
     text = json.dumps
     lines = [
         "[server]",
-        f"listen = [{text(f'127.0.0.1:{ports[0]}')}]",
-        f"admin = {text(f'127.0.0.1:{ports[1]}')}",
+        'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
         f"cores = 1\ndriver = {text(driver)}",
         "[defaults]",
         'connect_timeout = "5s"\nhead_timeout = "1s"\nfirst_content_timeout = "1s"',
@@ -97,27 +94,14 @@ def config(driver, ports, ledger, keyed):
     ]
     if keyed:
         lines += ["[auth]", 'keys = [{ name = "sdk", key = "env:FIRSTBYTE_SDK_KEY" }]']
-    for name, port in (("a", ports[2]), ("b", ports[2]), ("closed", ports[3])):
-        lines += [f"[providers.{name}]", 'kind = "openai"']
-        lines += [f"base_url = {text(f'http://127.0.0.1:{port}/v1')}"]
+    for name, url in providers.items():
+        lines += [f"[providers.{name}]", 'kind = "openai"', f"base_url = {text(url)}"]
     for name, targets in models().items():
         lines += [f"[models.{text(name)}]", f"targets = {text(targets)}"]
     # Waits longer than the client does: what ends it is the client.
     late = '{ target = "a/hang", head_timeout = "60s", first_content_timeout = "60s" }'
     lines += ["[models.late]", f"targets = [{late}, {text(f'b/{WORDS}')}]"]
     return "\n".join(lines) + "\n"
-
-
-def free_ports(count):
-    """Ports that nobody listens on now. Held together, so that they differ."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
 
 
 class Processes:
@@ -151,26 +135,18 @@ class Processes:
         self.running.clear()
 
 
-def answers(url):
-    try:
-        urllib.request.urlopen(url, timeout=2).close()
-        return True
-    except urllib.error.HTTPError:
-        return True
-    except OSError:
-        return False
-
-
-def wait_for(url, process):
-    """Until the URL answers; False if the process ended first."""
+def wait_for(pattern, name, processes, process):
+    """What the process says of itself, once it has; None if it ended first."""
     until = time.monotonic() + PATIENCE
     while time.monotonic() < until:
-        if answers(url):
-            return True
-        if process.poll() is not None:
-            return False
+        ended = process.poll() is not None
+        found = re.findall(pattern, processes.log(name))
+        if found:
+            return found
+        if ended:
+            return None
         time.sleep(0.02)
-    raise SystemExit(f"{url} did not answer within {PATIENCE:.0f} s")
+    raise SystemExit(f"{name} did not come up within {PATIENCE:.0f} s:\n{processes.log(name)}")
 
 
 def run_suite(name, command, env):
@@ -202,27 +178,33 @@ def run_suite(name, command, env):
 
 def run_driver(args, driver, folder):
     """Both suites against one driver. None: this machine refuses it."""
-    ports = free_ports(6)
     ledger = folder / "ledger.jsonl"
     processes = Processes(folder)
+    # Bound and not listening: connections to it are refused for as long as it is held.
+    closed = socket.socket()
+    closed.bind(("127.0.0.1", 0))
     try:
-        sandbox = processes.start("sandbox", [args.bin, "sandbox", "--listen", f"127.0.0.1:{ports[4]}"])
-        if not wait_for(f"http://127.0.0.1:{ports[4]}/v1/models", sandbox):
+        command = [args.bin, "sandbox", "--listen", "127.0.0.1:0", "--providers", "2"]
+        sandbox = processes.start("sandbox", command)
+        both = r"provider a on (http://\S+)\n(?:.*\n)*?.*provider b on (http://\S+)\n"
+        found = wait_for(both, "sandbox", processes, sandbox)
+        if found is None:
             raise SystemExit(f"the sandbox ended:\n{processes.log('sandbox')}")
+        dead = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
+        providers = {"a": found[0][0], "b": found[0][1], "closed": dead}
         urls = {}
-        for name, keyed, mine in (("open", False, ports[:2]), ("keyed", True, [ports[5], 0])):
-            admin = mine[1] or free_ports(1)[0]
+        for name in ("open", "keyed"):
             path = folder / f"{name}.toml"
-            path.write_text(config(driver, [mine[0], admin, ports[4], ports[3]], ledger, keyed))
+            path.write_text(config(driver, providers, ledger, name == "keyed"))
             env = {"FIRSTBYTE_SDK_KEY": KEY}
             gateway = processes.start(name, [args.bin, "serve", "-c", str(path)], env)
-            if not wait_for(f"http://127.0.0.1:{admin}/readyz", gateway):
-                said = processes.log(name)
+            found = wait_for(r"listening on (http://\S+/v1)\n", name, processes, gateway)
+            if found is None:
                 if driver == "io_uring" and not io_uring_works():
                     print(f"  {driver}: refused by this machine")
                     return None
-                raise SystemExit(f"the gateway ended:\n{said}")
-            urls[name] = f"http://127.0.0.1:{mine[0]}/v1"
+                raise SystemExit(f"the gateway ended:\n{processes.log(name)}")
+            urls[name] = found[0]
         env = {
             "SDK_OPEN": urls["open"],
             "SDK_KEYED": urls["keyed"],
@@ -243,6 +225,7 @@ def run_driver(args, driver, folder):
         return tuple(map(sum, zip(*counts)))
     finally:
         processes.stop()
+        closed.close()
 
 
 def io_uring_works():
