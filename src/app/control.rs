@@ -103,10 +103,10 @@ impl Gateway {
     pub fn start(
         config: &Config,
         origin: Origin,
-        watch: impl FnOnce(&route::Table) -> Arc<dyn Watch>,
+        watch: impl FnOnce(&route::Table) -> Result<Arc<dyn Watch>, String>,
     ) -> Result<Gateway, String> {
         let table = route::compile(config, None).map_err(|problems| lines(&problems))?;
-        let watch = watch(&table);
+        let watch = watch(&table)?;
         let snapshot = Snapshot::new(1, config.server.clone(), config.auth.clone(), table)?;
         let shared = Arc::new(Shared::new(snapshot, Names::default(), watch));
         let resolver = start_resolver(&shared)?;

@@ -1,6 +1,15 @@
 //! F7: the process. Files, environment, signals, threads, standard streams.
 
+pub mod admin;
+pub mod cli;
 pub mod control;
+pub mod demo;
+pub mod ledger_log;
+pub mod metrics;
 pub mod resolver;
+pub mod sandbox;
 pub mod say;
+pub mod serve;
+pub mod signals;
+pub mod timeline;
 pub mod worker;

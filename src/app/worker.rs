@@ -129,8 +129,8 @@ fn listen(addresses: &[SocketAddr], count: usize) -> Result<Vec<Vec<TcpListener>
         let mut row = Vec::new();
         let mut address = *address;
         for _ in 0..count {
-            let listener = bind(address)
-                .map_err(|error| format!("can't listen on {address}: {error}"))?;
+            let listener =
+                bind(address).map_err(|error| format!("can't listen on {address}: {error}"))?;
             // The first one settles the port for the others.
             address = listener.local_addr().unwrap_or(address);
             row.push(listener);

@@ -15,8 +15,11 @@
 //! names are unique, time-outs are above zero, every secret came by reference, and a listener that is
 //! not on loopback has keys.
 
+pub mod catalog;
 mod check;
+mod models;
 mod raw;
+mod settings;
 mod text;
 mod values;
 
@@ -248,6 +251,16 @@ pub fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem>> {
 
 /// The config without a config file: each provider whose usual key variable is set, with the models of
 /// the built-in catalogue. `None` if no key variable is set.
-pub fn from_env(lookup: Lookup<'_>) -> Option<Config> {
+///
+/// # Errors
+/// A key variable is set to something that can't be a key.
+pub fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem>> {
     check::from_env(lookup)
+}
+
+/// Every key that a config may have, as section and key, for documentation and its tests. A section's
+/// `NAME` stands for a name of the file's choice, `[]` for an item of an array; providers, models,
+/// targets and routes may have the keys of `defaults` too.
+pub fn keys() -> impl Iterator<Item = (&'static str, &'static str)> {
+    raw::KEYS.iter().flat_map(|(section, keys)| keys.iter().map(move |key| (*section, *key)))
 }

@@ -15,6 +15,8 @@ pub mod names;
 pub mod pool;
 pub mod watch;
 
+pub use intake::wish_of;
+
 #[cfg(feature = "uring")]
 pub mod tls;
 #[cfg(not(feature = "uring"))]

@@ -10,7 +10,6 @@
 //! failure may be followed by another attempt (that is the exchange's verdict).
 
 pub mod budget;
-pub mod catalog;
 mod compile;
 pub mod explain;
 pub mod health;

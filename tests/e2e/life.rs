@@ -192,3 +192,25 @@ fn a_panic_costs_the_core_its_connections_and_nothing_else() {
         assert_eq!(gateway.notes.open.load(Ordering::SeqCst), 0, "{driver:?}");
     });
 }
+
+#[test]
+fn several_addresses_are_tried_within_one_attempt() {
+    on_both(|driver| {
+        let provider = Provider::saying(good("p0"));
+        let config = |host: &str| {
+            format!(
+                "[providers.p0]\nkind = \"openai\"\nbase_url = \"http://{host}:{}/v1\"\n[models.m]\ntargets = [\"p0/up\"]\n",
+                provider.addr.port()
+            )
+        };
+        let gateway = Gateway::start(driver, &config("several.test"));
+        let answer = ask(gateway.addr, &chat(true, ""));
+        assert_eq!(answer.text(), expected("p0"), "{driver:?}");
+        assert_eq!(gateway.ledgers(1)[0].attempts.len(), 1, "{driver:?}");
+        // A name without an address is a failed attempt with a name of its own.
+        let gateway = Gateway::start(driver, &config("unknown.test"));
+        let answer = ask(gateway.addr, &chat(true, ""));
+        assert_eq!(answer.status, 502, "{driver:?}");
+        assert!(answer.field("x-firstbyte-attempts").unwrap().starts_with("p0/up;dns;"));
+    });
+}

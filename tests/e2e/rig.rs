@@ -95,6 +95,9 @@ impl Gateway {
         let notes = Arc::new(Notes::default());
         let names = Names::default();
         names.publish(&Arc::from("localhost"), &[[127, 0, 0, 1].into()]);
+        // Nobody listens at the first two.
+        let several = [[127, 0, 0, 9].into(), [127, 0, 0, 8].into(), [127, 0, 0, 1].into()];
+        names.publish(&Arc::from("several.test"), &several);
         let shared = Arc::new(Shared::new(snapshot, names, notes.clone()));
         let on_core = shared.clone();
         let thread = std::thread::spawn(move || {

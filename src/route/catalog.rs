@@ -1,1 +1,0 @@
-//! The built-in catalogue of models: what `from_env` serves when there is no config file.
