@@ -26,7 +26,6 @@ WORDS = "ok,text=one two three four five"
 FALLBACKS = {
     "fall-503": "503",
     "fall-500": "500",
-    "fall-429": "429",
     "fall-401": "401",
     "fall-404": "404",
     "fall-html": "html_502",
@@ -65,6 +64,9 @@ def models():
         "slow": ["a/tokens=2000,delay=20ms"],
         "dead": ["a/503", "b/reset"],
         "silent": ["a/hang", "b/hang,at=head"],
+        # Targets of their own: a cool-down belongs to the target, and each suite wants to see it begin.
+        "cooled-python": ["a/429,retry_after=60s", f"b/{WORDS}"],
+        "cooled-node": ["a/429,retry_after=61s", f"b/{WORDS}"],
         "limited": ["a/429,retry_after=2s"],
         "fault-400": ["a/400", f"b/{WORDS}"],
         "fault-context": ["a/context_length"],

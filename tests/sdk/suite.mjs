@@ -141,6 +141,15 @@ for (const model of fallbacks) {
   });
 }
 
+test("a rate-limited target is left alone", async () => {
+  const tried = [];
+  for (let i = 0; i < 2; i++) {
+    const { response } = await create(gateway(), "cooled-node").withResponse();
+    tried.push(response.headers.get("x-firstbyte-attempts").split(", ").length);
+  }
+  assert.deepEqual(tried, [2, 1]);
+});
+
 test("errors before commit", async () => {
   for (const stream of [false, true]) {
     await assert.rejects(create(gateway(), "dead", { stream }), (error) => {
