@@ -240,6 +240,32 @@ fn limits(sources: &[Source]) -> Vec<String> {
     idle.map(|name| format!("{home}: {name} limits nothing")).collect()
 }
 
+/// What a config may set is in force: somebody above reads the field.
+fn settings(sources: &[Source]) -> Vec<String> {
+    let mut wrong = Vec::new();
+    let above = |s: &&Source| s.path.starts_with("src/") && s.floor() != Some("config");
+    let read: String = sources.iter().filter(above).map(|s| s.shipped.as_str()).collect();
+    let is_read = |field: &str| {
+        read.match_indices(&format!(".{field}")).any(|(at, found)| {
+            let next = read[at + found.len()..].chars().next().unwrap_or(' ');
+            !(next.is_alphanumeric() || next == '_')
+        })
+    };
+    for source in sources.iter().filter(|s| s.floor() == Some("config")) {
+        for name in ["Server", "Settings", "BreakerRule", "BudgetRule"] {
+            let Some(at) = source.shipped.find(&format!("pub struct {name} {{")) else { continue };
+            let body = &source.shipped[at..item_end(&source.shipped, at)];
+            let fields = body.lines().filter_map(|line| line.trim().strip_prefix("pub "));
+            let fields = fields.filter_map(|field| field.split_once(':'));
+            let idle = fields.filter(|(field, _)| !is_read(field));
+            wrong.extend(
+                idle.map(|(field, _)| format!("{}: nobody reads {name}.{field}", source.path)),
+            );
+        }
+    }
+    wrong
+}
+
 /// No file grows past what a head can hold, and no exception outlives its need.
 fn sizes(sources: &[Source], long: &[(&str, &str)]) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -444,6 +470,11 @@ fn limits_are_in_force() {
 }
 
 #[test]
+fn settings_are_in_force() {
+    assert_tidy(settings(&tree()));
+}
+
+#[test]
 fn files_fit_a_head() {
     assert_tidy(sizes(&tree(), LONG));
 }
@@ -553,6 +584,11 @@ fn the_rules_on_lists_wake() {
     assert_eq!(limits(&[home(), user("limits::A")]).len(), 1);
     assert_eq!(limits(&[home(), user("limits::A + limits::AB // limits::B")]).len(), 1);
     assert_tidy(limits(&[home(), user("limits::A.max(B)")]));
+
+    let home = || Source::rust("src/config/mod.rs", "pub struct Server {\n    pub cores: u16,\n}");
+    let user = |text: &str| Source::rust("src/net/x.rs", text);
+    assert_eq!(settings(&[home(), user("server.cores_max // server.cores")]).len(), 1);
+    assert_tidy(settings(&[home(), user("server.cores")]));
 
     let names = [String::from("httparse")];
     wakes(|s| dependencies_used(s, &names), "src/a.rs", "// httparse", "httparse::parse()");
