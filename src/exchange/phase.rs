@@ -13,11 +13,13 @@
 
 use crate::base::buf::Buf;
 use crate::base::fail::Failure;
+use crate::base::limits;
 use crate::base::tick::Tick;
 use crate::exchange::ledger::CommittedBy;
 use crate::llm::providers::Stream;
 use crate::route::health::Pass;
 use crate::wire::http1::body::Body;
+use crate::wire::http1::head;
 use crate::wire::sse::Scanner;
 
 /// Which of the two lanes of a race.
@@ -137,7 +139,7 @@ pub struct Lane {
     pub(super) reading: bool,
     /// The start of a head or frame whose rest has not arrived.
     pub(super) torn: Buf,
-    /// How much of `torn` the head parser has looked at.
+    /// The response's HTTP status; 0 before its head.
     pub(super) status: u16,
     pub(super) head_keeps: bool,
     pub(super) body: Body,
@@ -172,4 +174,52 @@ pub enum Pumped {
     Good,
     /// It failed.
     Bad(Failure),
+}
+
+impl Lane {
+    pub(super) fn new(attempt: u8, record: u8, pass: Pass, deadline: Tick) -> Lane {
+        Lane {
+            attempt,
+            record,
+            stage: Stage::Dialing,
+            pass: Some(pass),
+            reused: false,
+            heard: false,
+            out: Buf::new(),
+            writing: false,
+            sent: false,
+            reading: false,
+            torn: Buf::new(),
+            status: 0,
+            head_keeps: false,
+            body: Body::new(head::Framing::None),
+            scanner: Scanner::new(limits::FRAME_BYTES_MAX),
+            stream: Stream::default(),
+            content_type: Box::default(),
+            retry_after: None,
+            held: Buf::new(),
+            events: 0,
+            contents: 0,
+            first: None,
+            ripe: None,
+            deadline,
+            idle_at: Tick::NEVER,
+            floor_from: (Tick::NEVER, 0),
+            tokens_at: Tick::NEVER,
+        }
+    }
+
+    /// The whole answer is held: its length is known.
+    pub(super) fn stream_is_whole(&self) -> bool {
+        self.ripe == Some(CommittedBy::Complete)
+            && matches!(self.stage, Stage::Body(Reading::Whole | Reading::Opaque))
+    }
+
+    pub(super) fn is_event_stream(&self) -> bool {
+        match self.stage {
+            Stage::Body(Reading::Events) => true,
+            Stage::Body(Reading::Raw) => self.content_type.starts_with(b"text/event-stream"),
+            Stage::Body(_) | Stage::Dialing | Stage::Head => false,
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use super::*;
 use crate::config;
-use crate::exchange::ledger::Outcome;
+use crate::exchange::ledger::{CommittedBy, Ending, Outcome};
 use crate::llm::request::{Envelope, Surface};
 use crate::route::{self, Wish};
 
