@@ -1,6 +1,16 @@
 //! The parsers of the hot path, each beside a floor that anyone can judge it by: `memchr` over the same
 //! bytes. `cargo bench --bench wire`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what is wrong by failing"
+)]
+
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 

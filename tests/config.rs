@@ -1,6 +1,16 @@
 //! The config files of `config/`: the good ones load, the bad ones give exactly the problems that stand
 //! beside them, and every key is shown in `full.toml`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what is wrong by failing"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

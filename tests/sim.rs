@@ -3,6 +3,16 @@
 //!
 //! `SIM_SEEDS=10000 cargo test --release --test sim` runs more seeds, `SIM_SEED=42` one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what is wrong by failing"
+)]
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

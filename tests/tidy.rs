@@ -1,6 +1,16 @@
 //! The rules of the house that a machine can check. Each rule is a function from sources to complaints;
 //! one test runs it on the tree, another shows it a tree that breaks it, so that no rule is asleep.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what is wrong by failing"
+)]
+
 #[path = "tidy/source.rs"]
 mod source;
 

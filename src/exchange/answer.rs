@@ -84,7 +84,8 @@ pub fn write_head(
         field(out, b"x-firstbyte-provider", provider.as_bytes());
         field(out, b"x-firstbyte-model", model.as_bytes());
     }
-    if !ledger.attempts.is_empty() && !(head.streamed && answered.is_none()) {
+    let only_opened = head.streamed && answered.is_none();
+    if !only_opened && !ledger.attempts.is_empty() {
         let mut attempts = String::new();
         ledger.write_attempts(now, &mut attempts);
         field(out, b"x-firstbyte-attempts", attempts.as_bytes());

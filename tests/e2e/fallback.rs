@@ -1,12 +1,15 @@
 //! What the product is for: a provider fails, and the client sees a whole answer or an honest end.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+
+use std::time::Duration;
 
 use firstbyte::exchange::ledger::Ending;
 
 use crate::client::{Client, Response, ask, chat};
-use crate::rig::{Call, Gateway, Provider, on_both, providers};
+use crate::rig::{Call, Gateway, PATIENCE, Provider, on_both, providers};
 
 const SSE: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
@@ -343,29 +346,28 @@ fn a_large_body_still_falls_back() {
 #[test]
 fn a_reader_that_stops_stops_the_reading_upstream() {
     on_both(|driver| {
-        let sent = Arc::new(AtomicUsize::new(0));
-        let counted = sent.clone();
+        let (stuck_tx, stuck) = channel();
+        let stuck_tx = Mutex::new(stuck_tx);
         let flood = Provider::start(move |call| {
             let call = call.as_mut().unwrap();
             call.say("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
             let part = event(&format!("{{\"content\":\"{}\"}}", "f".repeat(4000)));
-            call.stream.set_write_timeout(Some(std::time::Duration::from_millis(500))).unwrap();
-            while counted.load(Ordering::SeqCst) < 512 << 20 && call.say(&part) {
-                counted.fetch_add(part.len(), Ordering::SeqCst);
+            // Once the kernel's buffers are full a write waits for ever: nobody reads any more.
+            call.stream.set_write_timeout(Some(Duration::from_millis(500))).unwrap();
+            let mut sent = 0;
+            while sent < 512 << 20 && call.say(&part) {
+                sent += part.len();
             }
+            stuck_tx.lock().unwrap().send(sent).unwrap();
+            call.until_closed();
             false
         });
         let gateway = Gateway::start(driver, &providers("", &[flood.addr]));
         let mut client = Client::connect(gateway.addr);
         client.send(chat(true, ""));
         client.receive_until("fff");
-        // The provider gets stuck once the kernel's buffers are full: it is not read any more.
-        crate::rig::wait_for("the flood to stop", || {
-            let before = sent.load(Ordering::SeqCst);
-            std::thread::sleep(std::time::Duration::from_millis(300));
-            (sent.load(Ordering::SeqCst) == before).then_some(())
-        });
-        assert!(sent.load(Ordering::SeqCst) < 128 << 20, "{driver:?}");
+        let sent = stuck.recv_timeout(PATIENCE).unwrap();
+        assert!(sent < 128 << 20, "{driver:?}: {sent} bytes were taken");
         drop(client);
         assert_eq!(gateway.ledgers(1)[0].ending, Ending::Gone, "{driver:?}");
     });

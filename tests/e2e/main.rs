@@ -3,6 +3,16 @@
 //!
 //! Where the machine refuses io_uring, that half says so and is skipped.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what is wrong by failing"
+)]
+
 mod client;
 mod fallback;
 mod http;
