@@ -311,3 +311,6 @@ fn pack_cool(until: Tick, status: u16) -> u64 {
 fn unpack_cool(word: u64) -> (Tick, u16) {
     (Tick(word >> 10), (word & 1023) as u16)
 }
+
+#[cfg(test)]
+mod tests;

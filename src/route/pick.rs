@@ -104,7 +104,7 @@ pub(super) fn choose<'t>(
     }
     order(table, wish, &mut list);
     forget_duplicates(table, &mut list, note);
-    name_reasons(wish, &mut list);
+    name_reasons(&mut list);
     let refusal = all_cooling(&list, now);
     move_unwell(&mut list);
     for (index, candidate) in list.iter().enumerate() {
@@ -314,12 +314,16 @@ fn forget_duplicates<'t>(table: &Table, list: &mut List<'t>, note: &mut dyn FnMu
     }
 }
 
-/// Whatever comes first after filters is the primary, unless the request's order put it there.
-fn name_reasons(wish: &Wish, list: &mut List<'_>) {
-    if let Some(first) = list.first_mut()
-        && wish.order.is_empty()
-    {
-        first.why = Why::Primary;
+/// Whatever comes first after filters is the primary, unless the request's order put it there, and
+/// nothing else is.
+fn name_reasons(list: &mut List<'_>) {
+    for (index, candidate) in list.iter_mut().enumerate() {
+        candidate.why = match (index, candidate.why) {
+            (0, Why::Ordered) => Why::Ordered,
+            (0, _) => Why::Primary,
+            (_, Why::Primary) => Why::Target,
+            (_, other) => other,
+        };
     }
 }
 
