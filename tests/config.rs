@@ -1,6 +1,13 @@
 //! The config files of `config/`: the good ones load, the bad ones give exactly the problems that stand
 //! beside them, and every key is shown in `full.toml`.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
