@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::app::control::{self, Origin};
-use crate::app::{demo, sandbox, say, serve};
+use crate::app::{demo, sandbox, say, serve, translate};
 use crate::config::{Config, Problem};
 use crate::llm::request::{Ask, Surface};
 use crate::net::wish_of;
@@ -67,6 +67,24 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Translate a provider's body (standard input) into what a chat client would get.
+    Translate {
+        /// The provider.
+        #[arg(long, value_name = "PROVIDER")]
+        from: String,
+        /// Its API; by default its usual one.
+        #[arg(long, value_name = "API")]
+        api: Option<String>,
+        /// The client's dialect.
+        #[arg(long, value_name = "DIALECT", default_value = "chat", value_parser = ["chat"])]
+        to: String,
+        /// The body is a whole JSON answer, not a stream.
+        #[arg(long)]
+        no_stream: bool,
+        /// The HTTP status that it came with.
+        #[arg(long, value_name = "N", default_value_t = 200, value_parser = clap::value_parser!(u16).range(200..=599))]
+        status: u16,
+    },
     /// Print the version.
     Version,
 }
@@ -88,6 +106,9 @@ pub fn run() -> ExitCode {
         Command::Check { config } => check(&config),
         Command::Explain { config, model, request, json } => {
             explain(config.as_deref(), model, request.as_deref(), json)
+        }
+        Command::Translate { from, api, to: _, no_stream, status } => {
+            translate::run(&from, api.as_deref(), !no_stream, status)
         }
         Command::Version => {
             say::line(concat!("firstbyte ", env!("CARGO_PKG_VERSION")));

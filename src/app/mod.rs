@@ -12,4 +12,5 @@ pub mod say;
 pub mod serve;
 pub mod signals;
 pub mod timeline;
+pub mod translate;
 pub mod worker;

@@ -17,8 +17,13 @@ pub fn line(line: &str) {
 
 /// Text without a line end of its own, out at once.
 pub fn text(text: &str) {
+    bytes(text.as_bytes());
+}
+
+/// Bytes as they are, out at once.
+pub fn bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     // As above.
-    let _ = out.write_all(text.as_bytes());
+    let _ = out.write_all(bytes);
     let _ = out.flush();
 }

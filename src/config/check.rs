@@ -56,7 +56,7 @@ pub(super) fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem
 /// Writes the config that the environment stands for and loads it, so that it passes the same checks.
 pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem>> {
     let mut text = String::new();
-    for (name, kind) in Kind::NAMES {
+    for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
         let variable = kind.key_variable();
         // Set to nothing is how a variable is unset in a container's environment.
         let is_set = lookup(&Ref::Env(variable.to_owned())).is_ok_and(|value| !value.is_empty());
@@ -329,7 +329,7 @@ fn speaks() -> String {
 
 fn kind(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Kind> {
     let value = reader.string(node, &speaks())?;
-    if let Some((_, kind)) = Kind::NAMES.iter().find(|(name, _)| *name == value) {
+    if let Some((_, kind)) = Kind::NAMES.iter().find(|(name, _)| *name == value && kind.sends()) {
         return Some(*kind);
     }
     let hint = match text::nearest(value, Kind::names()) {

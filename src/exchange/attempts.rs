@@ -158,6 +158,7 @@ impl Exchange {
             stream: self.ask.stream,
             include_usage: self.ask.include_usage,
             shown: &attempt.shown,
+            id: self.ledger.as_ref().map_or("", |ledger| &ledger.id),
             idle: attempt.idle,
             now: cx.now,
             wall: cx.wall,

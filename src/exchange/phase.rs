@@ -17,6 +17,7 @@ use crate::base::limits;
 use crate::base::tick::Tick;
 use crate::exchange::ledger::CommittedBy;
 use crate::llm::providers::Stream;
+use crate::llm::sink::Told;
 use crate::route::health::Pass;
 use crate::wire::http1::body::Body;
 use crate::wire::http1::head;
@@ -145,6 +146,8 @@ pub struct Lane {
     pub(super) body: Body,
     pub(super) scanner: Scanner,
     pub(super) stream: Stream,
+    /// What the client was told, for answers that are translated.
+    pub(super) told: Told,
     pub(super) content_type: Box<[u8]>,
     pub(super) retry_after: Option<crate::base::tick::Ms>,
     /// What would go to the client.
@@ -195,6 +198,7 @@ impl Lane {
             body: Body::new(head::Framing::None),
             scanner: Scanner::new(limits::FRAME_BYTES_MAX),
             stream: Stream::default(),
+            told: Told::default(),
             content_type: Box::default(),
             retry_after: None,
             held: Buf::new(),

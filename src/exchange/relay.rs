@@ -16,7 +16,8 @@ use crate::config::Commit;
 use crate::exchange::ledger::CommittedBy;
 use crate::exchange::phase::{Lane, Pumped, Reading, Stage};
 use crate::llm::event::Mark;
-use crate::llm::provider::Sink;
+use crate::llm::provider::Framing;
+use crate::llm::sink::{Sink, Told};
 use crate::route::Rules;
 use crate::wire::http1::body::Body;
 use crate::wire::http1::head::{self, ResponseHead};
@@ -29,6 +30,7 @@ pub(super) struct Reads<'a> {
     pub stream: bool,
     pub include_usage: bool,
     pub shown: &'a str,
+    pub id: &'a str,
     pub idle: Ms,
     pub now: Tick,
     pub wall: UnixMs,
@@ -185,21 +187,9 @@ impl Lane {
             self.torn.extend(payload.as_slice());
             self.torn.take()
         };
-        let mut at = 0;
-        let pumped = loop {
-            let rest = &work.as_slice()[at..];
-            match self.scanner.next(rest, eof) {
-                Ok(Some(frame)) => {
-                    let block = &work.as_slice()[at..at + frame.len];
-                    at += frame.len;
-                    match self.event(&frame, block, reads) {
-                        Pumped::More => {}
-                        other => break other,
-                    }
-                }
-                Ok(None) => break Pumped::More,
-                Err(_) => break Pumped::Bad(Failure::of(Fault::FrameTooLarge)),
-            }
+        let (at, pumped) = match self.stream.framing() {
+            Framing::Sse => self.pump_blocks(work.as_slice(), eof, reads),
+            Framing::Lines => self.pump_lines(work.as_slice(), eof, reads),
         };
         work.consume(at);
         if pumped == Pumped::More && !work.is_empty() {
@@ -210,6 +200,48 @@ impl Lane {
             *payload = work;
         }
         pumped
+    }
+
+    /// Reads server-sent events; says how many bytes are done with.
+    fn pump_blocks(&mut self, work: &[u8], eof: bool, reads: &Reads<'_>) -> (usize, Pumped) {
+        let mut at = 0;
+        loop {
+            match self.scanner.next(&work[at..], eof) {
+                Ok(Some(frame)) => {
+                    let block = &work[at..at + frame.len];
+                    at += frame.len;
+                    match self.event(&frame, block, reads) {
+                        Pumped::More => {}
+                        other => return (at, other),
+                    }
+                }
+                Ok(None) => return (at, Pumped::More),
+                Err(_) => return (at, Pumped::Bad(Failure::of(Fault::FrameTooLarge))),
+            }
+        }
+    }
+
+    /// Reads lines of JSON; the last one counts without its line end.
+    fn pump_lines(&mut self, work: &[u8], eof: bool, reads: &Reads<'_>) -> (usize, Pumped) {
+        let mut at = 0;
+        while at < work.len() {
+            let rest = &work[at..];
+            let (line, used) = match memchr::memchr(b'\n', rest) {
+                Some(end) => (&rest[..end], end + 1),
+                None if eof => (rest, rest.len()),
+                None if rest.len() > limits::FRAME_BYTES_MAX => {
+                    return (at, Pumped::Bad(Failure::of(Fault::FrameTooLarge)));
+                }
+                None => break,
+            };
+            at += used;
+            let ended = used > line.len();
+            match self.payload(line.trim_ascii(), ended, reads) {
+                Pumped::More => {}
+                other => return (at, other),
+            }
+        }
+        (at, Pumped::More)
     }
 
     /// One event block.
@@ -227,16 +259,25 @@ impl Lane {
             }
             _ => frame.payload(block, &mut scratch),
         };
-        let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
-        let fed = if frame.data.is_empty() {
-            self.stream.stray(payload)
-        } else {
-            self.stream.feed(payload, &mut sink)
-        };
+        if frame.data.is_empty() {
+            let fed = self.stream.stray(payload);
+            return self.fed(fed, frame.ended, reads);
+        }
+        self.payload(payload, frame.ended, reads)
+    }
+
+    /// One event's payload; `ended` says that its end was seen, and not just the stream's.
+    fn payload(&mut self, payload: &[u8], ended: bool, reads: &Reads<'_>) -> Pumped {
+        let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
+        let fed = self.stream.feed(payload, &mut sink);
+        self.fed(fed, ended, reads)
+    }
+
+    fn fed(&mut self, fed: Result<Mark, Fault>, ended: bool, reads: &Reads<'_>) -> Pumped {
         match fed {
             // The torn end of a stream is no malformed event: whether the end is a good one is for
             // `close` to say.
-            Err(Fault::BadFrame) if !frame.ended => return Pumped::More,
+            Err(Fault::BadFrame) if !ended => return Pumped::More,
             Err(fault) => return Pumped::Bad(Failure::of(fault)),
             Ok(Mark::Idle) => return Pumped::More,
             Ok(Mark::End) => return self.finish(reads),
@@ -324,7 +365,7 @@ impl Lane {
             }
         }
         self.torn.clear();
-        let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
+        let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
         match self.stream.close(reads.include_usage, &mut sink) {
             Ok(()) => {
                 self.ripen(CommittedBy::Complete);
@@ -336,7 +377,8 @@ impl Lane {
 
     fn finish_whole(&mut self, reads: &Reads<'_>) -> Pumped {
         let body = self.held.take();
-        let mut sink = Sink { out: &mut self.held, shown: reads.shown, events: &mut self.events };
+        self.told.gather();
+        let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
         match self.stream.whole(body.as_slice(), &mut sink) {
             Ok(()) => {
                 self.first.get_or_insert(reads.now);
@@ -346,6 +388,15 @@ impl Lane {
             Err(fault) => Pumped::Bad(Failure::of(fault)),
         }
     }
+}
+
+fn sink<'a>(
+    out: &'a mut Buf,
+    events: &'a mut u32,
+    told: &'a mut Told,
+    reads: &Reads<'a>,
+) -> Sink<'a> {
+    Sink { out, shown: reads.shown, events, id: reads.id, seconds: reads.wall.0 / 1000, told }
 }
 
 fn is_event_stream(kind: &[u8]) -> bool {

@@ -6,3 +6,4 @@ pub mod event;
 pub mod provider;
 pub mod providers;
 pub mod request;
+pub mod sink;

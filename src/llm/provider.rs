@@ -11,6 +11,7 @@ use crate::base::secret::Secret;
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
 use crate::llm::request::{Ask, Surface};
+use crate::llm::sink::Sink;
 
 /// Where a request goes: one target's address and credential.
 pub struct Site<'a> {
@@ -60,14 +61,14 @@ pub struct Refusal<'a> {
     pub surface: Surface,
 }
 
-/// Where an adapter puts what the client shall see.
-pub struct Sink<'a> {
-    /// The client's bytes, without transfer framing.
-    pub out: &'a mut Buf,
-    /// The model's name that the client may ask for again.
-    pub shown: &'a str,
-    /// Events written so far.
-    pub events: &'a mut u32,
+/// How a provider frames the events of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Framing {
+    /// Server-sent events.
+    #[default]
+    Sse,
+    /// A JSON value a line.
+    Lines,
 }
 
 /// A provider's adapter.
@@ -80,6 +81,13 @@ pub trait Provider: Default {
 
     /// The environment variable that usually holds the vendor's key.
     const KEY_VARIABLE: &'static str;
+
+    /// Whether requests can be written for it. A kind that can't is read by `translate` alone, and is
+    /// no kind of the config.
+    const SENDS: bool = true;
+
+    /// How its streams are framed.
+    const FRAMING: Framing = Framing::Sse;
 
     /// Writes head and body of the upstream request.
     ///

@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
 use crate::llm::event::Finish;
-use crate::llm::provider::Sink;
+use crate::llm::sink::Sink;
 use crate::wire::Span;
 use crate::wire::json;
 

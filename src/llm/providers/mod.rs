@@ -5,8 +5,9 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Said, Sink, Site};
+use crate::llm::provider::{Framing, Provider, Refusal, Said, Site};
 use crate::llm::request::{Ask, Surface};
+use crate::llm::sink::Sink;
 
 pub mod openai;
 
@@ -28,9 +29,14 @@ macro_rules! providers {
                 match self { $(Kind::$kind => <$adapter as Provider>::NAME,)* }
             }
 
-            /// The names alone, for errors and help.
+            /// The names that a config may use, for errors and help.
             pub fn names() -> impl Iterator<Item = &'static str> {
-                Kind::NAMES.iter().map(|(name, _)| *name)
+                Kind::NAMES.iter().filter(|(_, kind)| kind.sends()).map(|(name, _)| *name)
+            }
+
+            /// See [`Provider::SENDS`].
+            pub const fn sends(self) -> bool {
+                match self { $(Kind::$kind => <$adapter as Provider>::SENDS,)* }
             }
 
             /// The base URL of the vendor itself, where a provider of the config names none.
@@ -110,6 +116,14 @@ macro_rules! providers {
                 match self {
                     Stream::Idle => Err(Fault::BadFrame),
                     $(Stream::$kind(adapter) => adapter.whole(body, sink),)*
+                }
+            }
+
+            /// See [`Provider::FRAMING`].
+            pub fn framing(&self) -> Framing {
+                match self {
+                    Stream::Idle => Framing::Sse,
+                    $(Stream::$kind(_) => <$adapter>::FRAMING,)*
                 }
             }
 
