@@ -329,7 +329,8 @@ fn speaks() -> String {
 
 fn kind(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Kind> {
     let value = reader.string(node, &speaks())?;
-    if let Some((_, kind)) = Kind::NAMES.iter().find(|(name, _)| *name == value && kind.sends()) {
+    if let Some((_, kind)) = Kind::NAMES.iter().find(|(name, kind)| *name == value && kind.sends())
+    {
         return Some(*kind);
     }
     let hint = match text::nearest(value, Kind::names()) {
