@@ -214,10 +214,10 @@ def run_driver(args, driver, folder):
             "SDK_LEDGER": str(ledger),
             "SDK_FALLBACKS": json.dumps([*FALLBACKS, "fall-refused"]),
             "SDK_CUTS": json.dumps({name: code for name, (_, code) in CUTS.items()}),
-            "SDK_NODE": str(args.node),
+            "SDK_NODE": args.node,
         }
         suites = [
-            ("python", [str(args.python), str(HERE / "suite.py")]),
+            ("python", [args.python, str(HERE / "suite.py")]),
             ("node", ["node", "--test", "--test-reporter=tap", str(HERE / "suite.mjs")]),
         ]
         counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
@@ -244,10 +244,12 @@ def io_uring_works():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", required=True, help="the firstbyte binary")
-    parser.add_argument("--python", required=True, type=pathlib.Path, help="a python with openai")
-    parser.add_argument("--node", required=True, type=pathlib.Path, help="a folder with node's openai")
+    parser.add_argument("--python", required=True, help="a python with openai")
+    parser.add_argument("--node", required=True, help="a folder with node's openai")
     parser.add_argument("--driver", action="append", choices=["io_uring", "epoll"])
     args = parser.parse_args()
+    # The suites run elsewhere. Not resolved: a venv's python is a link that knows where it lies.
+    args.bin, args.python, args.node = map(os.path.abspath, (args.bin, args.python, args.node))
     passed = failed = skipped = 0
     for driver in args.driver or ["io_uring", "epoll"]:
         with tempfile.TemporaryDirectory(prefix="firstbyte-sdk-") as folder:
