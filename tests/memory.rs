@@ -1,6 +1,7 @@
 //! What open streams and idle connections cost in resident memory: the real process, one core, counted
 //! by the kernel.
 
+#![cfg(feature = "uring")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

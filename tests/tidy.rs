@@ -125,15 +125,15 @@ fn floors(sources: &[Source], dependencies: &[String]) -> Vec<String> {
                 wrong.push(complain("another floor by `super`"));
             }
             match (first, second) {
-                ("crate" | "firstbyte", Some(other)) => {
-                    if other != name && !may(floor.below, other) {
-                        wrong.push(complain(other));
-                    }
+                ("crate" | "firstbyte", Some(other))
+                    if other != name && !may(floor.below, other) =>
+                {
+                    wrong.push(complain(other));
                 }
-                (first, Some(_)) if dependencies.iter().any(|d| d == first) => {
-                    if !may(floor.crates, first) {
-                        wrong.push(complain(first));
-                    }
+                (first, Some(_))
+                    if dependencies.iter().any(|d| d == first) && !may(floor.crates, first) =>
+                {
+                    wrong.push(complain(first));
                 }
                 ("async" | "await", None) if floor.pure => wrong.push(complain("async")),
                 _ => {}

@@ -512,7 +512,7 @@ proptest! {
             let provider = &table.providers[target.provider].name;
             let what = (provider.clone(), attempt.model.clone(), target.key.clone());
             prop_assert!(is_allowed(provider, wish));
-            prop_assert!(!seen.iter().any(|other| *other == what), "twice: {:?}", what);
+            prop_assert!(!seen.contains(&what), "twice: {:?}", what);
             seen.push(what);
             let now = match target.breaker.standing(NOW) {
                 Standing::Ready | Standing::HalfOpen => 0,

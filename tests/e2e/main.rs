@@ -3,6 +3,7 @@
 //!
 //! Where the machine refuses io_uring, that half says so and is skipped.
 
+#![cfg(feature = "uring")]
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

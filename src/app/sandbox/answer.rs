@@ -48,6 +48,9 @@ pub fn text(name: &str, tokens: u32) -> String {
     (0..tokens).map(|k| token(name, k)).collect()
 }
 
+/// How many pieces a part of a stream has, and what each is, by its number and the number of choices.
+type Section = (u32, fn(u32, u32) -> Piece);
+
 fn token(name: &str, k: u32) -> String {
     if k == 0 { format!("Hello from sandbox {name}.") } else { format!(" token-{k}") }
 }
@@ -121,12 +124,12 @@ impl Answer {
         }
     }
 
-    fn sections(&self) -> [(u32, fn(u32, u32) -> Piece); 6] {
+    fn sections(&self) -> [Section; 6] {
         let n = self.ask.n;
         let chat = self.ask.call == Call::Chat;
         let ends = !self.script.no_finish;
         let tools = self.tool_calls();
-        let middle: (u32, fn(u32, u32) -> Piece) = if tools > 0 {
+        let middle: Section = if tools > 0 {
             (tools * TOOL_PARTS * n, |k, n| Piece::Tool {
                 choice: k % n,
                 call: k / n / TOOL_PARTS,

@@ -76,11 +76,6 @@ enum Body {
 }
 
 impl Intake {
-    /// Whether part of a request has been read.
-    pub fn is_open(&self) -> bool {
-        self.open.is_some()
-    }
-
     /// Takes what it can from the front of `buf`.
     pub fn read(&mut self, buf: &mut Buf) -> Progress {
         if self.open.is_none() {
@@ -227,7 +222,7 @@ mod tests {
                     Progress::Done(request) => found.push(*request),
                     Progress::Bad(why) => return (found, Some(why)),
                 }
-                if buf.is_empty() && !intake.is_open() {
+                if buf.is_empty() && intake.open.is_none() {
                     break;
                 }
             }
