@@ -21,9 +21,9 @@ pub struct Settings {
     pub hedge_after: Option<Ms>,
     /// From dial to a usable connection, TLS handshake included.
     pub connect_timeout: Ms,
-    /// From sent request to response head, for streamed requests.
+    /// From the start of the attempt to the response head, for streamed requests.
     pub head_timeout: Ms,
-    /// From sent request to first content, for streamed requests.
+    /// From the start of the attempt to the first content, for streamed requests.
     pub first_content_timeout: Ms,
     /// Between two content events.
     pub idle_timeout: Ms,

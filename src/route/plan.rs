@@ -204,9 +204,9 @@ pub struct Attempt {
     pub why: Why,
     /// From dial to a usable connection.
     pub connect: Ms,
-    /// From sent request to head; non-streamed: `answer`.
+    /// From the start of the attempt to the head; non-streamed: `answer`.
     pub head: Ms,
-    /// From sent request to first content; non-streamed: `answer`.
+    /// From the start of the attempt to the first content; non-streamed: `answer`.
     pub first: Ms,
     /// Between two content events; non-streamed: `answer`.
     pub idle: Ms,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::client::{Client, Response, ask, chat, post};
 use crate::fallback::{expected, good};
-use crate::rig::{Driver, Gateway, Provider, on_both, providers, wait_for};
+use crate::rig::{Driver, Gateway, PATIENCE, Provider, on_both, providers, wait_for};
 
 const WHOLE: &str = "{\"id\":\"x\",\"object\":\"chat.completion\",\"model\":\"up\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"hi\"},\"finish_reason\":\"stop\"}],\"odd\":{\"kept\":[1,2]}}";
 
@@ -397,5 +397,45 @@ fn connections_over_the_limit_are_turned_away() {
             client.send_as_far_as_it_goes(models);
             (!client.is_closed_or_reset()).then_some(())
         });
+    });
+}
+
+#[test]
+fn octets_that_nobody_asked_for_are_never_an_answer() {
+    const STRAY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
+    on_both(|driver| {
+        // Behind an answer, in the same write.
+        let provider = Provider::start(|call| {
+            let call = call.as_mut().unwrap();
+            call.say(json(WHOLE) + STRAY)
+        });
+        let gateway = Gateway::start(driver, &providers("", &[provider.addr]));
+        for round in 1..4 {
+            let answer = ask(gateway.addr, &chat(false, ""));
+            assert_eq!(answer.text(), WHOLE.replace("\"up\"", "\"m\""), "{driver:?}");
+            assert_eq!(gateway.notes.fresh.load(Ordering::SeqCst), round, "{driver:?}");
+        }
+        // On a connection that waits in the pool: it is closed, which the provider sees.
+        let (closed_tx, closed) = std::sync::mpsc::channel();
+        let closed_tx = std::sync::Mutex::new(closed_tx);
+        let (go_tx, go) = std::sync::mpsc::channel::<()>();
+        let go = std::sync::Mutex::new(go);
+        let provider = Provider::start(move |call| {
+            let call = call.as_mut().unwrap();
+            call.say(json(WHOLE));
+            go.lock().unwrap().recv().unwrap();
+            call.say(STRAY);
+            call.until_closed();
+            closed_tx.lock().unwrap().send(()).unwrap();
+            false
+        });
+        let gateway = Gateway::start(driver, &providers("", &[provider.addr]));
+        for round in 1..4 {
+            let answer = ask(gateway.addr, &chat(false, ""));
+            assert_eq!(answer.text(), WHOLE.replace("\"up\"", "\"m\""), "{driver:?}");
+            go_tx.send(()).unwrap();
+            closed.recv_timeout(PATIENCE).expect("the connection is closed");
+            assert_eq!(gateway.notes.fresh.load(Ordering::SeqCst), round, "{driver:?}");
+        }
     });
 }

@@ -105,11 +105,13 @@ pub(super) async fn run<R: Rt>(
             }
             for lane in LaneId::ALL {
                 let i = lane.index();
-                if let Poll::Ready((r, n, b)) = poll_slot(reads[i].as_mut(), cx) {
-                    return Poll::Ready(Done::ReadUp(lane, r, n, b));
-                }
+                // Writes first: an answer must not be read before its request counts as sent, or its
+                // connection would not be kept.
                 if let Poll::Ready((w, n, b)) = poll_slot(writes[i].as_mut(), cx) {
                     return Poll::Ready(Done::WroteUp(lane, w, n, b));
+                }
+                if let Poll::Ready((r, n, b)) = poll_slot(reads[i].as_mut(), cx) {
+                    return Poll::Ready(Done::ReadUp(lane, r, n, b));
                 }
                 if let Poll::Ready(dialed) = poll_slot(dials[i].as_mut(), cx) {
                     return Poll::Ready(Done::Dialed(lane, dialed));
