@@ -22,7 +22,13 @@ use serde_json::{Value, json};
 use firstbyte::app::translate::{Order, Translated, known, translate};
 
 /// Rows whose reading differs, with why. Each stands in `docs/fixtures.md` too.
-const DIFFERENT: &[&str] = &[];
+const DIFFERENT: &[&str] = &[
+    "gemini/openai-chat/agw-gemini_with_completion_tokens.json",
+    "gemini/openai-chat/pydai-compatible_api_with_tool_calls_without_id-i1.json",
+    "mistral/openai-chat/rubyllm-audio_models_mistral_voxtral-small-latest_mp3_audio-i0.json",
+    "openai-compat/openai-chat/apisix-null-function.json",
+    "snowflake/openai-chat/pydai-snowflake_thinking-i0.json",
+];
 
 fn folder() -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
@@ -81,7 +87,8 @@ fn every_readable_row_keeps_its_meaning() {
         if got.body != bytewise.body {
             wrong.push(format!("{file}: another result in pieces"));
         }
-        match compare(&got, expect, stream) {
+        let done = bytes.windows(6).any(|window| window == b"[DONE]");
+        match compare(&got, expect, stream, done) {
             Ok(()) => *passed.entry(api.to_owned()).or_insert(0) += 1,
             Err(why) => wrong.push(format!("{file}: {why}")),
         }
@@ -126,6 +133,9 @@ fn read(got: &Translated, stream: bool) -> Result<Seen, String> {
         return Ok(seen);
     }
     for block in text.split_terminator("\n\n") {
+        if block.starts_with(':') {
+            continue;
+        }
         let data = block.strip_prefix("data: ").ok_or(format!("not an event: {block:.120}"))?;
         if data == "[DONE]" {
             seen.done = true;
@@ -185,9 +195,11 @@ impl Seen {
     }
 }
 
-fn compare(got: &Translated, expect: &Value, stream: bool) -> Result<(), String> {
+fn compare(got: &Translated, expect: &Value, stream: bool, done: bool) -> Result<(), String> {
     let seen = read(got, stream)?;
-    if expect["terminal"] == false {
+    // `[DONE]`, or a whole body, without a finish reason is no error: the reason is derived.
+    let derived = expect["error"].is_null() && got.good && (!stream || done);
+    if expect["terminal"] == false && !derived {
         if got.good || seen.error.is_none() {
             return Err(format!("a good end where there was none: {seen:?}"));
         }

@@ -21,6 +21,7 @@ use crate::llm::sink::{Sink, Told};
 use crate::route::Rules;
 use crate::wire::http1::body::Body;
 use crate::wire::http1::head::{self, ResponseHead};
+use crate::wire::lines;
 use crate::wire::sse::Frame;
 
 /// What a lane needs to know of its exchange.
@@ -224,24 +225,19 @@ impl Lane {
     /// Reads lines of JSON; the last one counts without its line end.
     fn pump_lines(&mut self, work: &[u8], eof: bool, reads: &Reads<'_>) -> (usize, Pumped) {
         let mut at = 0;
-        while at < work.len() {
-            let rest = &work[at..];
-            let (line, used) = match memchr::memchr(b'\n', rest) {
-                Some(end) => (&rest[..end], end + 1),
-                None if eof => (rest, rest.len()),
-                None if rest.len() > limits::FRAME_BYTES_MAX => {
-                    return (at, Pumped::Bad(Failure::of(Fault::FrameTooLarge)));
+        loop {
+            match lines::next(&work[at..], eof, limits::FRAME_BYTES_MAX) {
+                Ok(Some(line)) => {
+                    at += line.used;
+                    match self.payload(line.text, line.ended, reads) {
+                        Pumped::More => {}
+                        other => return (at, other),
+                    }
                 }
-                None => break,
-            };
-            at += used;
-            let ended = used > line.len();
-            match self.payload(line.trim_ascii(), ended, reads) {
-                Pumped::More => {}
-                other => return (at, other),
+                Ok(None) => return (at, Pumped::More),
+                Err(_) => return (at, Pumped::Bad(Failure::of(Fault::FrameTooLarge))),
             }
         }
-        (at, Pumped::More)
     }
 
     /// One event block.

@@ -736,9 +736,11 @@ fn a_missing_finish_reason_is_derived_and_a_second_one_dropped() {
     let begun = [HEAD, &role(), &event("hi")].concat();
     let report = World::new("", vec![say([&begun, DONE].concat())]).run(true);
     assert!(report.text().contains("\"finish_reason\":\"stop\""), "{}", report.text());
-    let tools =
-        "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0}]}}]}\n\n";
-    let report = World::new("", vec![say([&begun, tools, DONE].concat())]).run(true);
+    let call = "{\"index\":0,\"id\":\"t\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}";
+    let tools = format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"tool_calls\":[{call}]}}}}]}}\n\n"
+    );
+    let report = World::new("", vec![say([begun.as_str(), &tools, DONE].concat())]).run(true);
     assert!(report.text().contains("\"finish_reason\":\"tool_calls\""), "{}", report.text());
     let twice = [&begun, &finish(), &finish(), DONE].concat();
     let report = World::new("", vec![say(twice)]).run(true);

@@ -2,6 +2,7 @@
 //! understands; between them there is one vocabulary, `event`.
 
 pub mod dialects;
+pub mod errors;
 pub mod event;
 pub mod provider;
 pub mod providers;

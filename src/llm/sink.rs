@@ -148,6 +148,18 @@ impl Sink<'_> {
         }
     }
 
+    /// Takes over a choice that was passed on unread so far: whether anything of it went out, which of
+    /// its calls had arguments, and whether it is over.
+    pub fn adopt(&mut self, choice: u32, begun: bool, argued: &[bool], finished: bool) {
+        let choice = self.told.choice(choice);
+        choice.begun |= begun;
+        choice.tools = argued.len() as u32;
+        choice.argued = SmallVec::from_slice(argued);
+        if finished {
+            choice.finish.get_or_insert(Finish::Stop);
+        }
+    }
+
     /// A piece of the answer's text.
     pub fn text(&mut self, choice: u32, text: Piece<'_>) {
         if text.is_empty() {

@@ -16,6 +16,7 @@
 
 pub mod http1;
 pub mod json;
+pub mod lines;
 pub mod sse;
 
 /// A range of a slice that its holder keeps: 8 bytes, `Copy`. Slices above 4 GiB are out of reach,

@@ -13,10 +13,10 @@ use smallvec::SmallVec;
 use crate::llm::event::{Finish, Usage};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::Span;
-use crate::wire::json::{self, Kind, Member, Value};
+use crate::wire::json::{self, Kind, Value};
 
 /// What the reader knows of one choice, however its chunks went out.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Choice {
     pub(super) index: u32,
     pub(super) finished: bool,
@@ -27,7 +27,7 @@ pub(super) struct Choice {
 }
 
 /// One tool call.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Call {
     /// The provider's index, if it gives one.
     number: Option<u64>,
@@ -94,7 +94,9 @@ fn fragment(bytes: &[u8], item: Value) -> Option<Fragment<'_>> {
                             fragment.name = json::raw_string(bytes, part.value).unwrap_or_default();
                         }
                         b"arguments" => match part.value.kind {
-                            Kind::String => fragment.arguments = json::raw_string(bytes, part.value),
+                            Kind::String => {
+                                fragment.arguments = json::raw_string(bytes, part.value)
+                            }
                             Kind::Object => fragment.object = Some(part.value.raw(bytes)),
                             _ => {}
                         },
@@ -269,7 +271,8 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
         let group = json::get(bytes, object, group)?;
         (group.kind == Kind::Object).then(|| number(group, name)).flatten()
     };
-    let (prompt, completion) = (number(object, "prompt_tokens"), number(object, "completion_tokens"));
+    let (prompt, completion) =
+        (number(object, "prompt_tokens"), number(object, "completion_tokens"));
     let total = number(object, "total_tokens");
     let standard = (
         detail("prompt_tokens_details", "cached_tokens"),
@@ -296,15 +299,9 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
     }
     let plain = more == 0
         && prompt.is_some()
-        && total.is_some()
         && cached == standard.0.unwrap_or(0)
         && reasoning == standard.1.unwrap_or(0);
     Some((usage, plain))
-}
-
-/// A member's value by its name.
-pub(super) fn member(bytes: &[u8], members: &[Member], name: &str) -> Option<Value> {
-    json::find(bytes, members, name).filter(|value| value.kind != Kind::Null)
 }
 
 /// The raw contents of a string span, without its quotes.

@@ -12,19 +12,26 @@
 //! The terminal signal is a `finish_reason` for each choice that began; `[DONE]` is welcome and not
 //! required, since some vendors leave out one or the other.
 
+mod chunk;
+mod loose;
+
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::UnixMs;
 use crate::llm::dialects::chat;
+use crate::llm::errors::{error_fields, error_of, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{MESSAGE_MAX, Provider, Refusal, Refused, Said, Site};
-use crate::llm::request::{Ask, Surface};
-use crate::llm::sink::Sink;
+use crate::llm::provider::{Provider, Refusal, Refused, Said, Site};
+use crate::llm::request::Ask;
+use crate::llm::sink::{Piece, Sink};
 use crate::wire::Span;
 use crate::wire::http1::emit;
-use crate::wire::json::{self, Kind, Member, Top, Value};
+use crate::wire::json::{self, Kind, Top, Value};
+
+use self::chunk::{Chunk, Item, strict_delta, strict_message};
+use self::loose::Choice;
 
 /// One answer being read.
 #[derive(Default)]
@@ -34,27 +41,15 @@ pub struct Openai {
     done: bool,
     /// Something of substance was seen.
     substance: bool,
-    /// For chunks of our own: the stream's id and creation time.
+    /// A chunk was not quite OpenAI's: from there on every chunk is told anew.
+    loose: bool,
+    /// For chunks of our own: the stream's id, raw with its quotes, and its creation time.
     id: SmallVec<[u8; 64]>,
     created: u64,
     usage: Option<Usage>,
+    /// The usage went out in the provider's own words.
+    usage_passed: bool,
     said: Option<Said>,
-}
-
-/// What has been seen of one choice.
-#[derive(Default)]
-struct Choice {
-    index: u32,
-    finished: bool,
-    tools: bool,
-}
-
-/// What one chunk changes and means.
-#[derive(Default)]
-struct Reading {
-    substance: bool,
-    /// Finish reasons that a choice already had.
-    repeated: SmallVec<[Span; 1]>,
 }
 
 impl Provider for Openai {
@@ -115,35 +110,52 @@ impl Provider for Openai {
         if top.kind != Kind::Object {
             return Err(Fault::BadFrame);
         }
-        let mut reading = Reading::default();
-        let mut model = None;
         if let Some(said) = error_of(payload, &members) {
             self.said = Some(said);
             return Err(Fault::ErrorEvent);
         }
-        for member in &members {
-            match member.key.of(payload) {
-                b"choices" => self.read_choices(payload, member.value, &mut reading)?,
-                b"usage" => self.read_usage(payload, member.value),
-                b"model" if member.value.kind == Kind::String => model = Some(member.value.span),
-                b"id" if self.id.is_empty() => self.read_id(payload, member.value),
-                b"created" if self.created == 0 => {
-                    self.created = json::as_u64(payload, member.value).unwrap_or(0);
-                }
-                _ => {}
+        let chunk = Chunk::read(payload, &members);
+        if chunk.choices.is_some_and(|value| !matches!(value.kind, Kind::Array)) {
+            return Err(Fault::BadFrame);
+        }
+        self.note(payload, &chunk);
+        if chunk.is_text {
+            return self.pass_text(payload, &chunk, sink);
+        }
+        let mut repeated = SmallVec::new();
+        let mut substance = false;
+        if !self.loose {
+            let (before, passed) = (self.choices.clone(), self.usage_passed);
+            if !self.strict(payload, &chunk, &mut repeated, &mut substance)? {
+                // What a strict reading noted of this chunk did not go out.
+                (self.choices, self.usage_passed) = (before, passed);
+                self.loose = true;
+                self.hand_over(sink);
             }
         }
-        self.substance |= reading.substance;
-        chat::pass(payload, model, &reading.repeated, sink);
-        Ok(if reading.substance { Mark::Content } else { Mark::Event })
+        if self.loose {
+            substance = self.tell(payload, &chunk, sink)?;
+        } else {
+            chat::pass(payload, chunk.model, &repeated, sink);
+        }
+        self.substance |= substance;
+        Ok(if substance { Mark::Content } else { Mark::Event })
     }
 
-    fn close(&mut self, _include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
+    fn close(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
         if !(self.is_finished() || self.done && self.substance) {
             return Err(Fault::Truncated);
         }
+        if self.loose {
+            if let Some(usage) = self.usage.filter(|_| !self.usage_passed) {
+                sink.usage(usage);
+            }
+            sink.finish(include_usage);
+            return Ok(());
+        }
         for choice in self.choices.iter().filter(|choice| !choice.finished) {
-            let finish = if choice.tools { Finish::ToolCalls } else { Finish::Stop };
+            let calls = !choice.calls.is_empty();
+            let finish = if calls { Finish::ToolCalls } else { Finish::Stop };
             chat::finish(&self.id, self.created, choice.index, finish, sink);
         }
         chat::done(sink);
@@ -164,15 +176,17 @@ impl Provider for Openai {
             self.said = Some(said);
             return Err(Fault::ErrorEvent);
         }
-        let mut model = None;
-        for member in &members {
-            match member.key.of(body) {
-                b"usage" => self.read_usage(body, member.value),
-                b"model" if member.value.kind == Kind::String => model = Some(member.value.span),
-                _ => {}
-            }
+        let chunk = Chunk::read(body, &members);
+        self.note(body, &chunk);
+        if self.strict_whole(body, &chunk) {
+            chat::whole(body, chunk.model, sink);
+            return Ok(());
         }
-        chat::whole(body, model, sink);
+        self.tell_whole(body, &chunk, sink)?;
+        if let Some(usage) = self.usage {
+            sink.usage(usage);
+        }
+        sink.finish(true);
         Ok(())
     }
 
@@ -217,68 +231,24 @@ impl Provider for Openai {
 }
 
 impl Openai {
-    fn read_choices(
-        &mut self,
-        payload: &[u8],
-        choices: Value,
-        reading: &mut Reading,
-    ) -> Result<(), Fault> {
-        match choices.kind {
-            Kind::Array => {}
-            Kind::Null => return Ok(()),
-            _ => return Err(Fault::BadFrame),
+    /// What every chunk says, however it goes out.
+    fn note(&mut self, bytes: &[u8], chunk: &Chunk) {
+        if let Some(id) = chunk.id.map(|id| id.of(bytes)).filter(|id| id.len() <= ID_MAX)
+            && self.id.is_empty()
+        {
+            self.id.extend_from_slice(id);
         }
-        for item in json::items(payload, choices) {
-            if item.kind != Kind::Object {
-                return Err(Fault::BadFrame);
-            }
-            self.read_choice(payload, item, reading)?;
+        if self.created == 0 {
+            self.created = chunk.created;
         }
-        Ok(())
+        if let Some((usage, _)) = chunk.usage.and_then(|usage| loose::usage(bytes, usage)) {
+            self.usage = Some(usage);
+        }
     }
 
-    fn read_choice(
-        &mut self,
-        payload: &[u8],
-        item: Value,
-        reading: &mut Reading,
-    ) -> Result<(), Fault> {
-        let (mut index, mut substance, mut tools, mut finish) = (0, false, false, None);
-        for member in json::members(payload, item) {
-            let value = member.value;
-            match member.key.of(payload) {
-                b"index" => index = json::as_u64(payload, value).ok_or(Fault::BadFrame)?,
-                b"delta" if value.kind == Kind::Object => {
-                    for part in json::members(payload, value) {
-                        let name = part.key.of(payload);
-                        let says = name != b"role" && has_substance(part.value);
-                        substance |= says;
-                        tools |= says && matches!(name, b"tool_calls" | b"function_call");
-                    }
-                }
-                b"text" => substance |= has_substance(value),
-                b"finish_reason" if value.kind == Kind::String => finish = Some(value.span),
-                _ => {}
-            }
-        }
+    fn choice(&mut self, index: u64) -> Result<&mut Choice, Fault> {
         let index = u32::try_from(index).map_err(|_| Fault::BadFrame)?;
-        let choice = self.choice(index)?;
-        choice.tools |= tools;
-        if let Some(span) = finish {
-            if choice.finished {
-                reading.repeated.push(span);
-            } else {
-                choice.finished = true;
-                substance = true;
-            }
-        }
-        reading.substance |= substance;
-        Ok(())
-    }
-
-    fn choice(&mut self, index: u32) -> Result<&mut Choice, Fault> {
-        let at = self.choices.iter().position(|choice| choice.index == index);
-        let at = match at {
+        let at = match self.choices.iter().position(|choice| choice.index == index) {
             Some(at) => at,
             None if self.choices.len() < crate::base::limits::CHOICES_MAX => {
                 self.choices.push(Choice { index, ..Choice::default() });
@@ -289,164 +259,155 @@ impl Openai {
         Ok(&mut self.choices[at])
     }
 
-    fn read_id(&mut self, payload: &[u8], value: Value) {
-        // Raw, with its quotes: it is only ever written back as it came.
-        let raw = value.span.of(payload);
-        if value.kind == Kind::String && raw.len() <= ID_MAX {
-            self.id.extend_from_slice(raw);
-        }
-    }
-
-    fn read_usage(&mut self, payload: &[u8], usage: Value) {
-        if usage.kind != Kind::Object {
-            return;
-        }
-        let number = |object: Value, name: &str| {
-            json::get(payload, object, name).and_then(|value| json::as_u64(payload, value))
-        };
-        let detail = |group: &str, name: &str| {
-            let object = json::get(payload, usage, group)?;
-            (object.kind == Kind::Object).then(|| number(object, name)).flatten()
-        };
-        self.usage = Some(Usage {
-            prompt: number(usage, "prompt_tokens").unwrap_or(0),
-            completion: number(usage, "completion_tokens").unwrap_or(0),
-            cached: detail("prompt_tokens_details", "cached_tokens").unwrap_or(0),
-            reasoning: detail("completion_tokens_details", "reasoning_tokens").unwrap_or(0),
-        });
-    }
-}
-
-/// Whether a part of a delta says anything: not null, not empty.
-fn has_substance(value: Value) -> bool {
-    match value.kind {
-        Kind::Null | Kind::False => false,
-        // `""`, `[]` and `{}` are two bytes; blanks inside brackets count as something, which is rare
-        // and only commits a little early.
-        Kind::String | Kind::Array | Kind::Object => value.span.len > 2,
-        Kind::True | Kind::Number => true,
-    }
-}
-
-/// The error that a 200 may carry: a top-level `error`, `object: "error"` or `type: "error"`.
-fn error_of(bytes: &[u8], members: &[Member]) -> Option<Said> {
-    for member in members {
-        match member.key.of(bytes) {
-            b"error" => match member.value.kind {
-                Kind::Object => {
-                    let fields: Top = json::members(bytes, member.value).collect();
-                    return Some(error_fields(bytes, &fields));
+    /// `/v1/completions` has no deltas; its chunks go out as they came.
+    fn pass_text(
+        &mut self,
+        bytes: &[u8],
+        chunk: &Chunk,
+        sink: &mut Sink<'_>,
+    ) -> Result<Mark, Fault> {
+        let (mut substance, mut repeated) = (false, SmallVec::<[Span; 1]>::new());
+        for item in chunk.items(bytes) {
+            let item = Item::read(bytes, item, b"text")?;
+            let choice = self.choice(item.index.unwrap_or(0))?;
+            substance |= item.text;
+            if let Some(span) = item.finish {
+                substance = true;
+                if std::mem::replace(&mut choice.finished, true) {
+                    repeated.push(span);
                 }
-                Kind::String => {
-                    let message = json::text(bytes, member.value).unwrap_or_default();
-                    return Some(Said { message: bounded(&message), ..Said::default() });
-                }
-                Kind::True | Kind::Number | Kind::Array => return Some(Said::default()),
-                Kind::Null | Kind::False => {}
-            },
-            b"object" | b"type" if json::str_eq(bytes, member.value, "error") => {
-                return Some(error_fields(bytes, members));
             }
-            _ => {}
         }
+        self.substance |= substance;
+        chat::pass(bytes, chunk.model, &repeated, sink);
+        Ok(if substance { Mark::Content } else { Mark::Event })
     }
-    None
-}
 
-fn error_fields(bytes: &[u8], members: &[Member]) -> Said {
-    let mut said = Said::default();
-    for member in members {
-        let text = match member.value.kind {
-            Kind::String => json::text(bytes, member.value).map(|text| bounded(&text)),
-            // Vendors send numbers as codes; clients expect strings.
-            Kind::Number => Some(String::from_utf8_lossy(member.value.span.of(bytes)).into_owned()),
-            Kind::Null | Kind::True | Kind::False | Kind::Array | Kind::Object => None,
-        };
-        let Some(text) = text else { continue };
-        match member.key.of(bytes) {
-            b"message" => said.message = text,
-            b"code" => said.code = Some(text),
-            b"type" => said.kind = Some(text),
-            b"param" => said.param = Some(text),
-            _ => {}
+    /// Whether a chunk is one of OpenAI's own, so that it can go out as it came; notes what it says.
+    fn strict(
+        &mut self,
+        bytes: &[u8],
+        chunk: &Chunk,
+        repeated: &mut SmallVec<[Span; 1]>,
+        substance: &mut bool,
+    ) -> Result<bool, Fault> {
+        let bare = chunk.items(bytes).next().is_none();
+        if chunk.choices.is_none() || (chunk.is_nameless && !bare) {
+            return Ok(false);
         }
-    }
-    said
-}
-
-fn said_of_body(body: &[u8]) -> Option<Said> {
-    let mut members = Top::new();
-    match json::document_with_top(body, &mut members) {
-        Ok(top) if top.kind == Kind::Object => {
-            Some(error_of(body, &members).unwrap_or_else(|| {
-                let mut said = error_fields(body, &members);
-                let detail = members.iter().find(|m| m.key.of(body) == b"detail");
-                if let Some(detail) = detail
-                    && said.message.is_empty()
-                {
-                    said.message =
-                        json::text(body, detail.value).map(|t| bounded(&t)).unwrap_or_default();
+        if let Some(usage) = chunk.usage {
+            let plain = loose::usage(bytes, usage).is_some_and(|(_, plain)| plain);
+            if !bare || !plain {
+                return Ok(false);
+            }
+            self.usage_passed = true;
+        }
+        for item in chunk.items(bytes) {
+            let item = Item::read(bytes, item, b"delta")?;
+            let (Some(index), Some(delta)) = (item.index, item.delta) else { return Ok(false) };
+            let choice = self.choice(index)?;
+            let Some(says) = strict_delta(choice, bytes, delta) else { return Ok(false) };
+            *substance |= says;
+            choice.begun = true;
+            if let Some(span) = item.finish {
+                let raw = loose::inside(bytes, span);
+                let odd = raw == b"stop" && !choice.calls.is_empty();
+                if odd || !loose::is_known_finish(raw) || choice.calls.iter().any(|c| !c.argued) {
+                    return Ok(false);
                 }
-                said
-            }))
+                *substance = true;
+                if std::mem::replace(&mut choice.finished, true) {
+                    repeated.push(span);
+                }
+            }
         }
-        // HTML pages and empty bodies say nothing that a client could use.
-        _ => None,
+        Ok(true)
+    }
+
+    /// Tells the sink what went out so far, so that it goes on from there.
+    fn hand_over(&mut self, sink: &mut Sink<'_>) {
+        let id = self.id.get(1..self.id.len().saturating_sub(1)).unwrap_or_default();
+        sink.start((!id.is_empty()).then_some(Piece::Raw(id)), Some(self.created));
+        for choice in &self.choices {
+            let argued: SmallVec<[bool; 4]> = choice.calls.iter().map(|c| c.argued).collect();
+            sink.adopt(choice.index, choice.begun, &argued, choice.finished);
+        }
+    }
+
+    /// Takes a chunk apart and tells it anew.
+    fn tell(&mut self, bytes: &[u8], chunk: &Chunk, sink: &mut Sink<'_>) -> Result<bool, Fault> {
+        let id = chunk.id.map(|id| Piece::Raw(loose::inside(bytes, id)));
+        sink.start(id, Some(chunk.created));
+        let mut substance = false;
+        for item in chunk.items(bytes) {
+            substance |= self.tell_item(bytes, item, b"delta", sink)?;
+        }
+        Ok(substance)
+    }
+
+    fn tell_item(
+        &mut self,
+        bytes: &[u8],
+        item: Value,
+        body: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<bool, Fault> {
+        let item = Item::read(bytes, item, body)?;
+        let choice = self.choice(item.index.unwrap_or(0))?;
+        let mut substance = false;
+        if let Some(delta) = item.delta
+            && !choice.finished
+        {
+            substance |= loose::tell(choice, bytes, delta, sink);
+        }
+        let Some(span) = item.finish else { return Ok(substance) };
+        match loose::finish(loose::inside(bytes, span)) {
+            Ok(None) => {}
+            Ok(Some(finish)) => {
+                choice.finished = true;
+                sink.stop(choice.index, finish);
+                substance = true;
+            }
+            Err(()) => {
+                self.said = Some(Said {
+                    message: String::from("the provider ended the answer with an error"),
+                    ..Said::default()
+                });
+                return Err(Fault::ErrorEvent);
+            }
+        }
+        Ok(substance)
+    }
+
+    /// Whether a whole answer is one of OpenAI's own.
+    fn strict_whole(&self, bytes: &[u8], chunk: &Chunk) -> bool {
+        let plain = chunk
+            .usage
+            .is_none_or(|usage| loose::usage(bytes, usage).is_some_and(|(_, plain)| plain));
+        if chunk.choices.is_none() || chunk.is_text {
+            return true;
+        }
+        plain && chunk.items(bytes).all(|item| strict_message(bytes, item))
+    }
+
+    fn tell_whole(
+        &mut self,
+        bytes: &[u8],
+        chunk: &Chunk,
+        sink: &mut Sink<'_>,
+    ) -> Result<(), Fault> {
+        let id = chunk.id.map(|id| Piece::Raw(loose::inside(bytes, id)));
+        sink.start(id, Some(chunk.created));
+        for item in chunk.items(bytes) {
+            self.tell_item(bytes, item, b"message", sink)?;
+        }
+        Ok(())
     }
 }
 
-fn bounded(text: &str) -> String {
-    let mut end = text.len().min(MESSAGE_MAX);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
-}
-
-/// The contract's table of statuses, with what the body says where the status alone misleads.
-fn fault_of(status: u16, said: Option<&Said>, surface: Surface) -> Fault {
-    let code = said.and_then(|said| said.code.as_deref()).unwrap_or_default();
-    let kind = said.and_then(|said| said.kind.as_deref()).unwrap_or_default();
-    let message = said.map(|said| said.message.to_ascii_lowercase()).unwrap_or_default();
-    let is = |words: &[&str]| words.iter().any(|word| code == *word || kind == *word);
-    let tells = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    if matches!(status, 400 | 402 | 403 | 429)
-        && is(&["insufficient_quota", "billing_not_active", "billing_hard_limit_reached"])
-    {
-        return Fault::Credential;
-    }
-    if matches!(status, 400 | 413 | 422)
-        && (is(&["context_length_exceeded", "string_above_max_length"]) || tells(CONTEXT_PHRASES))
-    {
-        return Fault::Context;
-    }
-    if matches!(status, 400 | 403 | 422)
-        && is(&["content_policy_violation", "content_filter", "content_policy"])
-    {
-        return Fault::ContentPolicy;
-    }
-    match status {
-        408 | 409 | 425 => Fault::Unavailable,
-        429 => Fault::RateLimited,
-        401..=403 => Fault::Credential,
-        404 if surface == Surface::Other => Fault::Client,
-        404 => Fault::NotFound,
-        413 => Fault::TooLarge,
-        400..=499 => Fault::Client,
-        500..=599 => Fault::Unavailable,
-        _ => Fault::BadStatus,
-    }
-}
-
-/// What vendors say when the prompt is too long, in lower case.
-const CONTEXT_PHRASES: &[&str] = &[
-    "maximum context length",
-    "context length exceeded",
-    "exceeds the context window",
-    "context window of this model",
-    "prompt is too long",
-    "exceeds the available context size",
-];
 const USER_AGENT: &[u8] = concat!("firstbyte/", env!("CARGO_PKG_VERSION")).as_bytes();
 /// An id that is longer is left out of chunks of our own.
 const ID_MAX: usize = 128;
+
+#[cfg(test)]
+mod tests;
