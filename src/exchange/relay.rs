@@ -49,10 +49,7 @@ impl Lane {
             }
         }
         let Stage::Body(reading) = self.stage else { return Pumped::More };
-        let decoded = match self.body.decode(rx.as_mut_slice()) {
-            Ok(decoded) => decoded,
-            Err(_) => return Pumped::Bad(Failure::of(Fault::Malformed)),
-        };
+        let (decoded, fault) = self.body.decode_up_to_fault(rx.as_mut_slice());
         if rx.len() > decoded.used {
             // Octets after the end belong to nobody: the connection can't be trusted any more.
             self.head_keeps = false;
@@ -61,6 +58,7 @@ impl Lane {
         let pumped = self.pump_body(rx, reading, reads);
         rx.clear();
         match pumped {
+            Pumped::More if fault.is_some() => Pumped::Bad(Failure::of(Fault::Malformed)),
             Pumped::More if decoded.done => self.finish(reads),
             other => other,
         }

@@ -415,9 +415,16 @@ fn late_failures() -> Vec<(Act, &'static str)> {
         (say(with("data: {\"choi")), "stream_interrupted"),
         (say(with(ERROR)), "stream_interrupted"),
         (say(with("data: {]\n\n")), "stream_interrupted"),
+        (say(broken_chunk(&begun)), "stream_interrupted"),
         (hang(&begun), "stream_timeout"),
         (hang(&with(": ping\n\n: ping\n\n")), "stream_timeout"),
     ]
+}
+
+/// A chunked body that begins well and then has no chunk size.
+fn broken_chunk(begun: &str) -> String {
+    let (head, body) = begun.split_once("\r\n\r\n").unwrap();
+    format!("{head}\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{body}\r\nzz\r\n", body.len())
 }
 
 #[test]

@@ -19,4 +19,5 @@ mod fallback;
 mod http;
 mod life;
 mod rig;
+mod sandbox;
 mod tls;

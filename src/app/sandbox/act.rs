@@ -395,6 +395,3 @@ fn reason(status: u16) -> &'static str {
         _ => "Status",
     }
 }
-
-#[cfg(test)]
-mod tests;

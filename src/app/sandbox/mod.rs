@@ -216,6 +216,3 @@ async fn accept<R: Rt>(rt: R, listener: R::Listener, site: Rc<Site>) {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -124,11 +124,17 @@ impl Body {
     /// # Errors
     /// The framing is broken; the same fault comes from every later call.
     pub fn decode(&mut self, bytes: &mut [u8]) -> Result<Decoded, BodyFault> {
+        let (decoded, fault) = self.decode_up_to_fault(bytes);
+        fault.map_or(Ok(decoded), Err)
+    }
+
+    /// As [`Body::decode`], but with the payload that came before a fault beside it: what a reader
+    /// makes of a body must not depend on how its bytes were cut into reads.
+    pub fn decode_up_to_fault(&mut self, bytes: &mut [u8]) -> (Decoded, Option<BodyFault>) {
         let (mut read, mut write) = (0, 0);
         while read < bytes.len() {
             match self.state {
-                State::Done => break,
-                State::Broken { fault } => return Err(fault),
+                State::Done | State::Broken { .. } => break,
                 State::UntilClose => {
                     debug_assert!(read == 0);
                     (read, write) = (bytes.len(), bytes.len());
@@ -156,11 +162,13 @@ impl Body {
                 }
             }
         }
-        if let State::Broken { fault } = self.state {
-            return Err(fault);
-        }
-        debug_assert!(write <= read && (read == bytes.len() || self.is_done()));
-        Ok(Decoded { payload: write, used: read, done: self.is_done() })
+        let fault = match self.state {
+            State::Broken { fault } => Some(fault),
+            _ => None,
+        };
+        debug_assert!(write <= read);
+        debug_assert!(read == bytes.len() || self.is_done() || fault.is_some());
+        (Decoded { payload: write, used: read, done: self.is_done() }, fault)
     }
 
     /// Whether the body ended. One that ends with the connection does so at [`Body::eof`].
