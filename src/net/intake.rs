@@ -85,7 +85,12 @@ pub(super) fn open<R: Rt>(
         json: true,
         single: None,
     });
-    intake.refused = intake.fill(snapshot, head, bytes).err();
+    intake.refused = intake.fill(snapshot, head, bytes).err().map(|answer| {
+        // An answer to HEAD has no content (RFC 9110 section 9.3.2), and what it would have been says
+        // little without it.
+        let is_head = head.method == Method::Head;
+        if is_head { Answer { body: Vec::new(), ..answer }.closing() } else { answer }
+    });
     intake
 }
 

@@ -439,3 +439,16 @@ fn octets_that_nobody_asked_for_are_never_an_answer() {
         }
     });
 }
+
+#[test]
+fn an_answer_to_head_has_no_content() {
+    on_both(|driver| {
+        let gateway = Gateway::start(driver, &providers("", &[Provider::refusing()]));
+        for path in ["/v1/models", "/nowhere"] {
+            let answer = ask(gateway.addr, &format!("HEAD {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
+            assert!(matches!(answer.status, 404 | 405), "{driver:?}: {answer:?}");
+            assert!(answer.body.is_empty(), "{driver:?}: {answer:?}");
+            assert_eq!(answer.field("connection"), Some("close"), "{driver:?}");
+        }
+    });
+}

@@ -217,6 +217,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         io.reader = Some(conn.reader);
         io.writer = Some(conn.writer);
         io.tls = conn.tls;
+        io.own_bytes = false;
         io.read_bytes = limits::READ_BYTES_MIN;
     }
 
