@@ -1,5 +1,10 @@
-//! The binary: parse, run, print the error chain, exit code.
+//! The binary: allocator and entry. Everything else is in the library.
 
-fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    firstbyte::app::cli::run()
 }

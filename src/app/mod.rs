@@ -1,4 +1,16 @@
-//! F7: the process. Config, workers, signals, metrics, the admin listener, the command line, and the
-//! sandbox providers.
+//! F7: the process. Files, environment, signals, threads, standard streams.
 
+pub mod admin;
+pub mod cli;
+pub mod control;
+pub mod demo;
+pub mod ledger_log;
+pub mod metrics;
+pub mod resolver;
 pub mod sandbox;
+pub mod say;
+pub mod serve;
+pub mod signals;
+pub mod timeline;
+pub mod translate;
+pub mod worker;

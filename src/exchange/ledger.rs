@@ -202,8 +202,34 @@ impl Ledger {
         for (i, attempt) in self.attempts.iter().enumerate() {
             let ms = attempt.ended.unwrap_or(now).ms_since(attempt.began);
             let comma = if i == 0 { "" } else { ", " };
+            out.push_str(comma);
+            push_plain(&attempt.name, out);
             // Writing to a String can't fail.
-            let _ = write!(out, "{comma}{};{};{ms}ms", attempt.name, attempt.outcome());
+            let _ = write!(out, ";{};{ms}ms", attempt.outcome());
         }
+    }
+}
+
+/// A name with what would end it there, or is not visible ASCII, percent-encoded (RFC 3986 section 2.1).
+fn push_plain(name: &str, out: &mut String) {
+    for byte in name.bytes() {
+        if byte.is_ascii_graphic() && !matches!(byte, b',' | b';') {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a String can't fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_can_not_break_the_list_of_attempts() {
+        let mut out = String::new();
+        push_plain("a/ok,delay=1;\u{fc} b", &mut out);
+        assert_eq!(out, "a/ok%2Cdelay=1%3B%C3%BC%20b");
     }
 }

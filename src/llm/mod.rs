@@ -2,7 +2,9 @@
 //! understands; between them there is one vocabulary, `event`.
 
 pub mod dialects;
+pub mod errors;
 pub mod event;
 pub mod provider;
 pub mod providers;
 pub mod request;
+pub mod sink;

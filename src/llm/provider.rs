@@ -1,1 +1,143 @@
-//! Being built.
+//! The contract of a provider's adapter. One implementation per file under `providers/`, no boxes, no
+//! `async`, no clock.
+//!
+//! An adapter writes a request for its API (`send`), reads what comes back, event by event (`feed`) or
+//! whole (`whole`), says whether the end it came to is a good one (`close`), and names what an error
+//! status means (`refuse`). It never decides whether another attempt follows.
+
+use crate::base::buf::Buf;
+use crate::base::fail::{Failure, Fault};
+use crate::base::secret::Secret;
+use crate::base::tick::{Ms, UnixMs};
+use crate::llm::event::{Mark, Usage};
+use crate::llm::request::{Ask, Surface};
+use crate::llm::sink::Sink;
+
+/// Where a request goes: one target's address and credential.
+pub struct Site<'a> {
+    /// The `Host` field.
+    pub authority: &'a str,
+    /// The path that the base URL carries, without a trailing slash.
+    pub path: &'a str,
+    /// The credential, if the provider wants one.
+    pub key: Option<&'a Secret>,
+    /// The model, in the provider's words.
+    pub model: &'a str,
+}
+
+/// What a provider said of an error, bounded; for the client and for the verdict.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Said {
+    /// The message, at most `MESSAGE_MAX` bytes.
+    pub message: String,
+    /// Its code, if it is short and plain.
+    pub code: Option<String>,
+    /// Its type.
+    pub kind: Option<String>,
+    /// The parameter at fault.
+    pub param: Option<String>,
+}
+
+/// Longest message of a provider that is passed on.
+pub const MESSAGE_MAX: usize = 2048;
+
+/// What an error response means.
+pub struct Refused {
+    /// The fault, with the status and the wait that was asked for.
+    pub failure: Failure,
+    /// What was said.
+    pub said: Option<Said>,
+}
+
+/// An error response as it came.
+pub struct Refusal<'a> {
+    /// The HTTP status.
+    pub status: u16,
+    /// From `retry-after-ms` or `retry-after`.
+    pub retry_after: Option<Ms>,
+    /// The body, possibly cut.
+    pub body: &'a [u8],
+    /// What was asked: on a path that is passed through, a 404 is the client's own.
+    pub surface: Surface,
+}
+
+/// How a provider frames the events of a stream.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Framing {
+    /// Server-sent events.
+    #[default]
+    Sse,
+    /// A JSON value a line.
+    Lines,
+}
+
+/// A provider's adapter.
+pub trait Provider: Default {
+    /// As the config's `kind` has it.
+    const NAME: &'static str;
+
+    /// The vendor's own base URL, for a provider of the config that names none.
+    const BASE_URL: &'static str;
+
+    /// The environment variable that usually holds the vendor's key.
+    const KEY_VARIABLE: &'static str;
+
+    /// Whether requests can be written for it. A kind that can't is read by `translate` alone, and is
+    /// no kind of the config.
+    const SENDS: bool = true;
+
+    /// How its streams are framed.
+    const FRAMING: Framing = Framing::Sse;
+
+    /// Writes head and body of the upstream request.
+    ///
+    /// # Errors
+    /// The request can't be put into this provider's format.
+    fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault>;
+
+    /// Reads the payload of one server-sent event.
+    ///
+    /// # Errors
+    /// `BadFrame` for what does not parse, `ErrorEvent` for an error inside the stream.
+    fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault>;
+
+    /// The stream is over: by its terminal signal or because the connection ended. Writes what the
+    /// dialect still owes the client.
+    ///
+    /// # Errors
+    /// `Truncated` if the terminal signal was not seen.
+    fn close(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault>;
+
+    /// Whether every choice that began has ended, so that nothing but trailers can follow.
+    fn is_finished(&self) -> bool;
+
+    /// Reads a whole answer.
+    ///
+    /// # Errors
+    /// `BadFrame` for what does not parse, `ErrorEvent` for an error object.
+    fn whole(&mut self, body: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault>;
+
+    /// Names what an error status means.
+    fn refuse(refusal: &Refusal<'_>) -> Refused;
+
+    /// Token counts, as far as the provider told them.
+    fn usage(&self) -> Option<Usage>;
+
+    /// What was said in an error, once.
+    fn said(&mut self) -> Option<Said>;
+
+    /// Keeps what an error response said.
+    fn keep_said(&mut self, said: Option<Said>);
+
+    /// Reads a line that is no field of the event stream: errors hide in such lines.
+    ///
+    /// # Errors
+    /// `ErrorEvent`.
+    fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault>;
+}

@@ -1,7 +1,27 @@
-//! What a request asks for, read without building a tree.
+//! What a request asks for, read in one pass and without building a tree, and the edits that make the
+//! client's body fit for upstream: the model's name replaced, the routing vocabulary cut out, every
+//! other byte as it came.
+//!
+//! ```text
+//!   {"model":"gpt-4o","models":["b"],"messages":[...],"stream":true}
+//!            ~~~~~~~~ replaced
+//!                     ~~~~~~~~~~~~~ cut
+//! ```
+//!
+//! The model that routing sees is the model that goes upstream: a body that names it twice is refused.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use crate::base::buf::Buf;
+use crate::base::limits;
+use crate::base::tick::Ms;
+use crate::wire::json::{self, Kind, Member, Top, Value};
 
 /// Which API surface a request came to.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Surface {
     /// `/v1/chat/completions`
     Chat,
@@ -16,6 +36,7 @@ pub enum Surface {
     /// `/v1/route/explain`
     Explain,
     /// No surface: wrong path or method, or a head that could not be read.
+    #[default]
     None,
 }
 
@@ -31,5 +52,358 @@ impl Surface {
             Surface::Explain => "explain",
             Surface::None => "none",
         }
+    }
+
+    /// Whether answers are read rather than passed on unread.
+    pub const fn is_understood(self) -> bool {
+        matches!(self, Surface::Chat | Surface::Completions | Surface::Embeddings)
+    }
+}
+
+/// One change to the client's body.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Edit {
+    /// The model's value, quotes included.
+    Model(Range<usize>),
+    /// A member that never goes upstream, with its comma.
+    Cut(Range<usize>),
+}
+
+impl Edit {
+    fn range(&self) -> &Range<usize> {
+        match self {
+            Edit::Model(range) | Edit::Cut(range) => range,
+        }
+    }
+}
+
+/// The routing part of `provider: {...}`, OpenRouter's vocabulary.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Prefs {
+    /// These providers first.
+    pub order: Vec<String>,
+    /// No other providers.
+    pub only: Vec<String>,
+    /// None of these.
+    pub ignore: Vec<String>,
+    /// `allow_fallbacks: false` was sent.
+    pub no_fallbacks: bool,
+}
+
+/// What goes upstream beside the body.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Envelope {
+    /// The method, in capitals.
+    pub method: &'static str,
+    /// The path after `/v1`, with its query.
+    pub path: String,
+    /// Fields that may go upstream: name and value.
+    pub fields: SmallVec<[(&'static str, Vec<u8>); 4]>,
+}
+
+/// What a request asks for.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ask {
+    /// Where it came to.
+    pub surface: Surface,
+    /// The model as the client named it; empty if it named none.
+    pub model: String,
+    /// Models to try after it.
+    pub models: Vec<String>,
+    /// Preferences among providers.
+    pub prefs: Prefs,
+    /// A stream is wanted.
+    pub stream: bool,
+    /// A usage chunk is wanted at its end.
+    pub include_usage: bool,
+    /// The client's own deadline.
+    pub deadline: Option<Ms>,
+    /// What changes in the body, in order.
+    pub edits: SmallVec<[Edit; 4]>,
+    /// Method, path and fields.
+    pub envelope: Envelope,
+}
+
+/// A fault of the request that no provider needs to see.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AskFault {
+    /// For a person.
+    pub message: String,
+    /// The parameter at fault.
+    pub param: Option<String>,
+    /// The machine's word.
+    pub code: &'static str,
+}
+
+impl AskFault {
+    fn new(code: &'static str, param: Option<&str>, message: impl Into<String>) -> AskFault {
+        AskFault { message: message.into(), param: param.map(str::to_owned), code }
+    }
+}
+
+impl Ask {
+    /// Reads a JSON body that came to `surface`.
+    ///
+    /// # Errors
+    /// Not JSON, not an object, no model, a known parameter of the wrong type, a routing field that
+    /// this version does not know.
+    pub fn read(surface: Surface, body: &[u8]) -> Result<Ask, AskFault> {
+        let mut members = Top::new();
+        let top = json::document_with_top(body, &mut members).map_err(|fault| {
+            let message = format!("{} (byte {} of the request body)", fault.what.text(), fault.at);
+            AskFault::new("invalid_json", None, message)
+        })?;
+        if top.kind != Kind::Object {
+            let message = "the request body must be a JSON object";
+            return Err(AskFault::new("invalid_json", None, message));
+        }
+        let mut ask = Ask { surface, ..Ask::default() };
+        let mut cuts: SmallVec<[usize; 2]> = SmallVec::new();
+        let mut seen: SmallVec<[&str; 8]> = SmallVec::new();
+        for (index, member) in members.iter().enumerate() {
+            let name = member.name(body);
+            let Some(known) = KNOWN.iter().find(|known| known.name == name) else { continue };
+            if seen.contains(&known.name) {
+                let message = format!("the request names \"{name}\" more than once");
+                return Err(AskFault::new("duplicate_parameter", Some(known.name), message));
+            }
+            seen.push(known.name);
+            check_kind(known, member.value, surface)?;
+            ask.take(known.name, member.value, body)?;
+            if matches!(known.name, "models" | "provider") {
+                cuts.push(index);
+            }
+        }
+        ask.finish(surface, &seen)?;
+        ask.cut(&members, &cuts);
+        ask.edits.sort_by_key(|edit| edit.range().start);
+        Ok(ask)
+    }
+
+    fn take(&mut self, name: &str, value: Value, body: &[u8]) -> Result<(), AskFault> {
+        match name {
+            "model" => {
+                self.model = text(body, value, "model")?;
+                self.edits.push(Edit::Model(value.span.into()));
+            }
+            "models" => self.models = strings(body, value, "models")?,
+            "provider" => self.prefs = prefs(body, value)?,
+            "stream" => self.stream = value.kind == Kind::True,
+            "stream_options" if value.kind == Kind::Object => {
+                let usage = json::get(body, value, "include_usage");
+                self.include_usage = usage.is_some_and(|usage| usage.kind == Kind::True);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, surface: Surface, seen: &[&str]) -> Result<(), AskFault> {
+        if self.model.is_empty() && self.models.is_empty() && surface != Surface::Other {
+            let message = "the request must name a model in \"model\"";
+            return Err(AskFault::new("missing_required_parameter", Some("model"), message));
+        }
+        let required = match surface {
+            Surface::Chat => "messages",
+            Surface::Embeddings => "input",
+            // OpenAI gives `prompt` a default, and vendors know other fields in its place.
+            Surface::Completions
+            | Surface::Other
+            | Surface::Models
+            | Surface::Explain
+            | Surface::None => return Ok(()),
+        };
+        if !seen.contains(&required) {
+            let message = format!("the request must have \"{required}\"");
+            return Err(AskFault::new("missing_required_parameter", Some(required), message));
+        }
+        Ok(())
+    }
+
+    /// Turns members that never go upstream into ranges that leave valid JSON behind.
+    fn cut(&mut self, members: &Top, cuts: &[usize]) {
+        let is_cut = |index: &usize| cuts.contains(index);
+        let mut index = 0;
+        while index < members.len() {
+            if !is_cut(&index) {
+                index += 1;
+                continue;
+            }
+            let first = index;
+            while is_cut(&index) {
+                index += 1;
+            }
+            let range = match (members.get(index), first.checked_sub(1)) {
+                (Some(next), _) => members[first].start()..next.start(),
+                (None, Some(kept)) => members[kept].end()..members[index - 1].end(),
+                (None, None) => members[first].start()..members[index - 1].end(),
+            };
+            self.edits.push(Edit::Cut(range));
+        }
+    }
+
+    /// The bytes of the body once `model` stands in it.
+    pub fn edited_len(&self, body: &[u8], model: &str) -> usize {
+        let mut len = body.len();
+        for edit in &self.edits {
+            len -= edit.range().len();
+            if matches!(edit, Edit::Model(_)) {
+                len += string_len(model);
+            }
+        }
+        len
+    }
+
+    /// Writes the body with its edits.
+    pub fn write_edited(&self, body: &[u8], model: &str, out: &mut Buf) {
+        let mut at = 0;
+        for edit in &self.edits {
+            let range = edit.range();
+            out.extend(&body[at..range.start]);
+            if matches!(edit, Edit::Model(_)) {
+                json::write_string(out, model);
+            }
+            at = range.end;
+        }
+        out.extend(&body[at..]);
+    }
+}
+
+/// How many bytes `text` takes as a JSON string.
+fn string_len(text: &str) -> usize {
+    let mut counted = Buf::new();
+    json::write_string(&mut counted, text);
+    counted.len()
+}
+
+fn prefs(body: &[u8], object: Value) -> Result<Prefs, AskFault> {
+    let mut prefs = Prefs::default();
+    if object.kind == Kind::Null {
+        return Ok(prefs);
+    }
+    for member in json::members(body, object) {
+        let name = member.name(body);
+        let param = format!("provider.{name}");
+        match &*name {
+            "order" => prefs.order = strings(body, member.value, &param)?,
+            "only" => prefs.only = strings(body, member.value, &param)?,
+            "ignore" => prefs.ignore = strings(body, member.value, &param)?,
+            "allow_fallbacks" => match member.value.kind {
+                Kind::True | Kind::Null => {}
+                Kind::False => prefs.no_fallbacks = true,
+                _ => return Err(wrong_type(&param, "a boolean")),
+            },
+            _ => {
+                let message = format!(
+                    "\"{param}\" is not known here; known are provider.order, only, ignore and \
+                     allow_fallbacks"
+                );
+                return Err(AskFault::new("unsupported_parameter", Some(&param), message));
+            }
+        }
+    }
+    Ok(prefs)
+}
+
+fn strings(body: &[u8], array: Value, param: &str) -> Result<Vec<String>, AskFault> {
+    let mut names = Vec::new();
+    if array.kind == Kind::Null {
+        return Ok(names);
+    }
+    if array.kind != Kind::Array {
+        return Err(wrong_type(param, "an array of strings"));
+    }
+    for item in json::items(body, array) {
+        if names.len() == limits::REQUEST_NAMES_MAX {
+            let message =
+                format!("\"{param}\" has more than {} entries", limits::REQUEST_NAMES_MAX);
+            return Err(AskFault::new("invalid_value", Some(param), message));
+        }
+        names.push(text(body, item, param)?);
+    }
+    Ok(names)
+}
+
+fn text(body: &[u8], value: Value, param: &str) -> Result<String, AskFault> {
+    if value.kind != Kind::String {
+        return Err(wrong_type(param, "a string"));
+    }
+    let text = json::text(body, value).map(Cow::into_owned).unwrap_or_default();
+    // It will stand in header fields and logs.
+    if text.is_empty() || text.chars().any(char::is_control) {
+        return Err(wrong_type(param, "a string that is not empty and has no control characters"));
+    }
+    Ok(text)
+}
+
+fn wrong_type(param: &str, expected: &str) -> AskFault {
+    AskFault::new("invalid_type", Some(param), format!("\"{param}\" must be {expected}"))
+}
+
+/// A parameter whose type is checked before anything goes upstream.
+struct Known {
+    name: &'static str,
+    takes: &'static [Kind],
+    words: &'static str,
+}
+
+fn check_kind(known: &Known, value: Value, surface: Surface) -> Result<(), AskFault> {
+    let checked = surface.is_understood() || matches!(known.name, "model" | "models" | "provider");
+    let bool_like = [Kind::True, Kind::False];
+    let fits = known.takes.iter().any(|kind| {
+        *kind == value.kind || (bool_like.contains(kind) && bool_like.contains(&value.kind))
+    });
+    if fits || !checked {
+        return Ok(());
+    }
+    Err(wrong_type(known.name, known.words))
+}
+
+const BOOL: &[Kind] = &[Kind::True, Kind::Null];
+const NUMBER: &[Kind] = &[Kind::Number, Kind::Null];
+const ARRAY: &[Kind] = &[Kind::Array, Kind::Null];
+const OBJECT: &[Kind] = &[Kind::Object, Kind::Null];
+
+/// What OpenAI's reference gives these parameters, as far as it can't be anything else.
+const KNOWN: &[Known] = &[
+    Known { name: "model", takes: &[Kind::String], words: "a string" },
+    Known { name: "models", takes: ARRAY, words: "an array of strings" },
+    Known { name: "provider", takes: OBJECT, words: "an object" },
+    Known { name: "messages", takes: &[Kind::Array], words: "an array" },
+    Known { name: "prompt", takes: &[Kind::String, Kind::Array], words: "a string or an array" },
+    Known { name: "input", takes: &[Kind::String, Kind::Array], words: "a string or an array" },
+    Known { name: "stream", takes: BOOL, words: "a boolean" },
+    Known { name: "stream_options", takes: OBJECT, words: "an object" },
+    Known { name: "temperature", takes: NUMBER, words: "a number" },
+    Known { name: "top_p", takes: NUMBER, words: "a number" },
+    Known { name: "frequency_penalty", takes: NUMBER, words: "a number" },
+    Known { name: "presence_penalty", takes: NUMBER, words: "a number" },
+    Known { name: "max_tokens", takes: NUMBER, words: "an integer" },
+    Known { name: "max_completion_tokens", takes: NUMBER, words: "an integer" },
+    Known { name: "n", takes: NUMBER, words: "an integer" },
+    Known { name: "seed", takes: NUMBER, words: "an integer" },
+    Known { name: "tools", takes: ARRAY, words: "an array" },
+    Known { name: "response_format", takes: OBJECT, words: "an object" },
+    Known {
+        name: "stop",
+        takes: &[Kind::String, Kind::Array, Kind::Null],
+        words: "a string or an array of strings",
+    },
+];
+
+/// Where a member lies in the body, key and value.
+trait Extent {
+    fn start(&self) -> usize;
+    fn end(&self) -> usize;
+}
+
+impl Extent for Member {
+    /// The key's opening quote.
+    fn start(&self) -> usize {
+        self.key.start as usize - 1
+    }
+
+    fn end(&self) -> usize {
+        self.value.span.end()
     }
 }

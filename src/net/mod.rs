@@ -1,3 +1,24 @@
-//! F6: the shell. Carries out what the exchange asks for, on any `Rt`.
+//! F6: the shell. It owns sockets, TLS and the pool, and carries out what an exchange asks for, on any
+//! runtime. It decides nothing about attempts: that is the exchange's.
+//!
+//! `accept` takes sockets, `conn` reads requests from one, `route_in` finds what a request is for,
+//! `drive` runs one exchange over `dial`, `pool` and `tls`, `core` holds what a core's tasks share.
 
+pub mod accept;
+pub mod beacon;
+pub mod conn;
+pub mod core;
+pub mod dial;
+mod drive;
+mod intake;
+pub mod names;
+pub mod pool;
 pub mod watch;
+
+pub use intake::wish_of;
+
+#[cfg(feature = "uring")]
+pub mod tls;
+#[cfg(not(feature = "uring"))]
+#[path = "tls_none.rs"]
+pub mod tls;

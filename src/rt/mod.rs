@@ -9,6 +9,8 @@
 //! 3. `read` appends to the buffer's tail, at most its spare capacity; `Ok(0)` is the peer's end.
 //! 4. `write` sends from the buffer's window and says how much; it does not consume.
 //! 5. A socket is closed by dropping both halves; dropping the writer alone ends our direction.
+//! 6. One wait for one direction: of a reader's `ready` and `read`, and of a listener's accepts, one
+//!    is pending at a time. epoll wakes only the last one to be polled, and a stop may end the other.
 
 use std::future::Future;
 use std::io;
@@ -55,6 +57,11 @@ pub trait Rt: Clone + 'static {
         &self,
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<(Self::Reader, Self::Writer)>> + 'static;
+
+    /// How many tasks of this core have panicked.
+    fn panics(&self) -> u32 {
+        0
+    }
 
     /// Closes a socket so that the peer sees a reset rather than an end.
     fn abort(reader: Self::Reader, writer: Self::Writer);

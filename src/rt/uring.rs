@@ -22,6 +22,7 @@ use monoio::io::{
 use monoio::net::{TcpListener, TcpStream};
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
+use socket2::{SockAddr, SockAddrStorage, SockRef};
 
 use super::{Accept, Reader, Rent, Rt, Stop, Writer};
 use crate::base::buf::Buf;
@@ -146,13 +147,6 @@ fn ring_set_ups() -> [(&'static str, io_uring::Builder); 4] {
     ]
 }
 
-impl Mono {
-    /// How many tasks of this core have panicked.
-    pub fn panics(&self) -> u32 {
-        self.panics.get()
-    }
-}
-
 impl Rt for Mono {
     type Reader = MonoReader;
     type Writer = MonoWriter;
@@ -180,8 +174,9 @@ impl Rt for Mono {
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
         let panics = self.panics.clone();
+        // Boxed out here: inside, the task would be in the block twice.
+        let mut task = Box::pin(task);
         monoio::spawn(async move {
-            let mut task = Box::pin(task);
             std::future::poll_fn(|cx| {
                 let polled = std::panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
                 polled.unwrap_or_else(|_| {
@@ -193,6 +188,7 @@ impl Rt for Mono {
         });
     }
 
+    #[allow(clippy::manual_async_fn)] // An `async fn` would borrow `self`; a dial must not.
     fn dial(
         &self,
         addr: SocketAddr,
@@ -200,9 +196,13 @@ impl Rt for Mono {
         async move { halves(TcpStream::connect_addr(addr).await?) }
     }
 
+    fn panics(&self) -> u32 {
+        self.panics.get()
+    }
+
     fn abort(reader: MonoReader, writer: MonoWriter) {
-        let Ok(stream) = reader.half.reunite(writer.half) else { return };
-        linger_zero(&stream);
+        debug_assert!(Rc::ptr_eq(&reader.half.0, &writer.half.0), "two halves of one socket");
+        disconnect(&reader);
     }
 }
 
@@ -212,14 +212,23 @@ fn halves(stream: TcpStream) -> io::Result<(MonoReader, MonoWriter)> {
     Ok((MonoReader { half: read }, MonoWriter { half: write }))
 }
 
-/// SO_LINGER of 0: the close that follows sends a reset.
+/// Dissolves the connection: the peer gets its reset now, whatever else holds the descriptor. Not by
+/// `reunite` and SO_LINGER: a parked `ready` shares the socket, which makes `reunite` panic, and
+/// dropping the writer by itself would send an end before the reset.
 #[allow(unsafe_code)]
-fn linger_zero(stream: &TcpStream) {
-    // SAFETY: the descriptor is open for as long as `stream` lives, which outlives this borrow.
+fn disconnect(reader: &MonoReader) {
+    // SAFETY: the cell is kept alive by `reader`, and only the descriptor is read through it.
+    let stream = unsafe { &*reader.half.0.get() };
+    // SAFETY: the descriptor is open for as long as `reader` lives, which outlives this borrow.
     let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
-    // A socket that can't be told is closed the ordinary way.
-    let _ = socket2::SockRef::from(&fd).set_linger(Some(Duration::ZERO));
+    // SAFETY: all zero is the family AF_UNSPEC, which needs no more of the address to be set.
+    let nobody = unsafe { SockAddr::new(SockAddrStorage::zeroed(), NOBODY_LEN) };
+    // A socket that is not connected any more is closed the ordinary way.
+    let _ = SockRef::from(&fd).connect(&nobody);
 }
+
+/// The size of a plain `sockaddr`.
+const NOBODY_LEN: libc::socklen_t = size_of::<libc::sockaddr>() as libc::socklen_t;
 
 /// The receiving half of a socket.
 pub struct MonoReader {

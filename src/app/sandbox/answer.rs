@@ -43,13 +43,13 @@ enum Piece {
 /// Fragments of one tool call: its name, then three of its arguments.
 const TOOL_PARTS: u32 = 4;
 
-/// What the model list names: a taste of the grammar.
-const MODELS: [&str; 4] = ["ok", "503", "hang", "ok,tokens=20,delay=10ms"];
-
 /// The text that provider `name` answers with in `tokens` content events.
 pub fn text(name: &str, tokens: u32) -> String {
     (0..tokens).map(|k| token(name, k)).collect()
 }
+
+/// How many pieces a part of a stream has, and what each is, by its number and the number of choices.
+type Section = (u32, fn(u32, u32) -> Piece);
 
 fn token(name: &str, k: u32) -> String {
     if k == 0 { format!("Hello from sandbox {name}.") } else { format!(" token-{k}") }
@@ -102,10 +102,10 @@ impl Answer {
             Call::Embeddings => self.embeddings().to_string(),
             Call::Models => json!({
                 "object": "list",
-                "data": MODELS.iter().map(|id| json!({
+                "data": (["ok", "503", "hang", "ok,tokens=20,delay=10ms"].map(|id| json!({
                     "id": id, "object": "model", "created": self.created,
                     "owned_by": format!("sandbox-{}", self.name),
-                })).collect::<Vec<_>>(),
+                }))),
             })
             .to_string(),
             Call::Echo => json!({
@@ -124,12 +124,12 @@ impl Answer {
         }
     }
 
-    fn sections(&self) -> [(u32, fn(u32, u32) -> Piece); 6] {
+    fn sections(&self) -> [Section; 6] {
         let n = self.ask.n;
         let chat = self.ask.call == Call::Chat;
         let ends = !self.script.no_finish;
         let tools = self.tool_calls();
-        let middle: (u32, fn(u32, u32) -> Piece) = if tools > 0 {
+        let middle: Section = if tools > 0 {
             (tools * TOOL_PARTS * n, |k, n| Piece::Tool {
                 choice: k % n,
                 call: k / n / TOOL_PARTS,

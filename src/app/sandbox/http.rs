@@ -222,6 +222,9 @@ mod tests {
                     Progress::Done(request) => found.push(*request),
                     Progress::Bad(why) => return (found, Some(why)),
                 }
+                if buf.is_empty() && intake.open.is_none() {
+                    break;
+                }
             }
         }
         (found, None)

@@ -1,1 +1,3 @@
-//! Being built.
+//! The client's side: one file for each dialect. Events and raw frames in, the client's bytes out.
+
+pub mod chat;

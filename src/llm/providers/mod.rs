@@ -1,1 +1,177 @@
-//! Being built.
+//! The providers: one file each, and the one list that registers them. The list makes the enum, the
+//! name table and the dispatch: one `match` per call, no boxes.
+
+use crate::base::buf::Buf;
+use crate::base::fail::{Failure, Fault};
+use crate::base::tick::{Ms, UnixMs};
+use crate::llm::event::{Mark, Usage};
+use crate::llm::provider::{Framing, Provider, Refusal, Said, Site};
+use crate::llm::request::{Ask, Surface};
+use crate::llm::sink::Sink;
+
+pub mod openai;
+
+macro_rules! providers {
+    ($($kind:ident => $adapter:ty,)*) => {
+        /// Which API a provider speaks.
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Kind {
+            $(#[allow(missing_docs, reason = "the adapter's module says it")] $kind,)*
+        }
+
+        impl Kind {
+            /// Every kind of this build with its name in the config.
+            pub const NAMES: &'static [(&'static str, Kind)] =
+                &[$((<$adapter as Provider>::NAME, Kind::$kind),)*];
+
+            /// The name in the config.
+            pub const fn name(self) -> &'static str {
+                match self { $(Kind::$kind => <$adapter as Provider>::NAME,)* }
+            }
+
+            /// The names that a config may use, for errors and help.
+            pub fn names() -> impl Iterator<Item = &'static str> {
+                Kind::NAMES.iter().filter(|(_, kind)| kind.sends()).map(|(name, _)| *name)
+            }
+
+            /// See [`Provider::SENDS`].
+            pub const fn sends(self) -> bool {
+                match self { $(Kind::$kind => <$adapter as Provider>::SENDS,)* }
+            }
+
+            /// The base URL of the vendor itself, where a provider of the config names none.
+            pub const fn base_url(self) -> &'static str {
+                match self { $(Kind::$kind => <$adapter as Provider>::BASE_URL,)* }
+            }
+
+            /// The variable that usually holds the vendor's key.
+            pub const fn key_variable(self) -> &'static str {
+                match self { $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)* }
+            }
+        }
+
+        /// The state of one attempt's answer.
+        #[derive(Default)]
+        pub enum Stream {
+            /// Before the attempt has a provider.
+            #[default]
+            Idle,
+            $(#[allow(missing_docs, reason = "as above")] $kind(Box<$adapter>),)*
+        }
+
+        impl Stream {
+            /// The state at the start of an answer.
+            pub fn new(kind: Kind) -> Stream {
+                match kind { $(Kind::$kind => Stream::$kind(Box::default()),)* }
+            }
+
+            /// See [`Provider::send`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn send(
+                &self, ask: &Ask, body: &[u8], site: &Site<'_>, wall: UnixMs, out: &mut Buf,
+            ) -> Result<(), Fault> {
+                match self {
+                    Stream::Idle => Err(Fault::Unsendable),
+                    $(Stream::$kind(_) => <$adapter>::send(ask, body, site, wall, out),)*
+                }
+            }
+
+            /// See [`Provider::feed`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
+                match self {
+                    Stream::Idle => Err(Fault::BadFrame),
+                    $(Stream::$kind(adapter) => adapter.feed(payload, sink),)*
+                }
+            }
+
+            /// See [`Provider::close`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn close(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
+                match self {
+                    Stream::Idle => Err(Fault::Truncated),
+                    $(Stream::$kind(adapter) => adapter.close(include_usage, sink),)*
+                }
+            }
+
+            /// See [`Provider::is_finished`].
+            pub fn is_finished(&self) -> bool {
+                match self {
+                    Stream::Idle => false,
+                    $(Stream::$kind(adapter) => adapter.is_finished(),)*
+                }
+            }
+
+            /// See [`Provider::whole`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn whole(&mut self, body: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
+                match self {
+                    Stream::Idle => Err(Fault::BadFrame),
+                    $(Stream::$kind(adapter) => adapter.whole(body, sink),)*
+                }
+            }
+
+            /// See [`Provider::FRAMING`].
+            pub fn framing(&self) -> Framing {
+                match self {
+                    Stream::Idle => Framing::Sse,
+                    $(Stream::$kind(_) => <$adapter>::FRAMING,)*
+                }
+            }
+
+            /// See [`Provider::usage`].
+            pub fn usage(&self) -> Option<Usage> {
+                match self {
+                    Stream::Idle => None,
+                    $(Stream::$kind(adapter) => adapter.usage(),)*
+                }
+            }
+
+            /// See [`Provider::said`].
+            pub fn said(&mut self) -> Option<Said> {
+                match self {
+                    Stream::Idle => None,
+                    $(Stream::$kind(adapter) => adapter.said(),)*
+                }
+            }
+
+            /// Names an error response, and keeps what was said for `said`.
+            pub fn refused(
+                &mut self, status: u16, retry_after: Option<Ms>, body: &[u8], surface: Surface,
+            ) -> Failure {
+                let refusal = Refusal { status, retry_after, body, surface };
+                match self {
+                    Stream::Idle => Failure::status(Fault::BadStatus, status),
+                    $(Stream::$kind(adapter) => {
+                        let refused = <$adapter>::refuse(&refusal);
+                        adapter.keep_said(refused.said);
+                        refused.failure
+                    })*
+                }
+            }
+
+            /// A line of the stream that is no field: fine, unless an error hides in it.
+            ///
+            /// # Errors
+            /// `ErrorEvent`.
+            pub fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault> {
+                match self {
+                    Stream::Idle => Ok(Mark::Idle),
+                    $(Stream::$kind(adapter) => adapter.stray(line),)*
+                }
+            }
+        }
+    };
+}
+
+providers! {
+    Openai => openai::Openai,
+}

@@ -1,0 +1,369 @@
+//! The ledger as a log: one JSON line for each exchange, made and written on a thread of its own.
+//!
+//! A core hands its ledger over and goes on: the queue is bounded, and what does not fit is dropped and
+//! counted, never waited for. The writer takes what waits in one go and writes it in one piece, so a
+//! busy gateway costs few system calls. It warns, at most once a minute for each target, about attempts
+//! that failed because of the gateway's own credential or mapping.
+//!
+//! It never holds a credential, a prompt or an answer: the ledger has none. Names that a client chose
+//! are cut to `NAME_BYTES_MAX` and escaped.
+//!
+//! ```text
+//! {"id":"r1","ts":"2026-01-31T10:00:00.041Z","status":200,"ending":"good","attempts":[{..},{..}],..}
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use crate::app::say;
+use crate::base::fail::Fault;
+use crate::base::ids::{Id as _, TargetId};
+use crate::base::tick::{Ms, Tick, UnixMs};
+use crate::config::{GatewayKey, LedgerTo};
+use crate::exchange::ledger::{AttemptRecord, Ending, Ledger};
+
+/// Ledgers that may wait for the writer: a tenth of a second of several busy cores.
+const QUEUE: usize = 4096;
+/// What a full queue may take; the texts of the ledgers come on top.
+const QUEUE_BYTES_MAX: usize = 4 << 20;
+const _: () = assert!(QUEUE * std::mem::size_of::<Ledger>() <= QUEUE_BYTES_MAX);
+/// Lines that are written in one piece.
+const BATCH: usize = 512;
+/// How long the writer lets lines gather after each piece, so that cores seldom have to wake it.
+const GATHER: Duration = Duration::from_millis(2);
+/// How long `flush` waits for a stalled sink.
+const FLUSH_MAX: Duration = Duration::from_secs(2);
+/// How often the same target is warned about.
+const WARN_EVERY: Ms = Ms(60_000);
+/// Bytes of a name that are written; a client may choose names as long as its body.
+const NAME_BYTES_MAX: usize = 256;
+
+/// Takes the lines of a batch.
+type Sink = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+/// Takes a warning.
+type Warn = Box<dyn FnMut(&str) + Send>;
+
+/// The log's near end: what the cores hand ledgers to.
+pub struct Log {
+    /// `None` only while it is dropped.
+    queue: Option<SyncSender<Ledger>>,
+    state: Arc<State>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What both ends share.
+#[derive(Default)]
+struct State {
+    sent: AtomicU64,
+    dropped: AtomicU64,
+    progress: Mutex<Progress>,
+    moved: Condvar,
+}
+
+#[derive(Default)]
+struct Progress {
+    done: u64,
+    last: Option<Ledger>,
+}
+
+impl State {
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Waits until `ready` or until `patience` is over.
+    fn wait(
+        &self,
+        patience: Duration,
+        ready: impl Fn(&Progress) -> bool,
+    ) -> MutexGuard<'_, Progress> {
+        let waited = self.moved.wait_timeout_while(self.progress(), patience, |now| !ready(now));
+        waited.unwrap_or_else(|poisoned| poisoned.into_inner()).0
+    }
+}
+
+impl Log {
+    /// Opens the log and starts its writer. `keys` name the gateway keys of the ledgers.
+    ///
+    /// # Errors
+    /// The file can't be opened for appending, or the thread can't be started.
+    pub fn start(to: &LedgerTo, keys: &[GatewayKey]) -> Result<Log, String> {
+        let sink: Option<Sink> = match to {
+            LedgerTo::Off => None,
+            LedgerTo::Stdout => Some(Box::new(|lines| {
+                say::text(lines);
+                Ok(())
+            })),
+            LedgerTo::File(path) => {
+                let mut file = append_to(path)
+                    .map_err(|error| format!("log.ledger: {path} can't be opened: {error}"))?;
+                Some(Box::new(move |lines| file.write_all(lines.as_bytes())))
+            }
+        };
+        Log::with(sink, Box::new(say::log), keys, QUEUE)
+    }
+
+    /// A log with other ends than the process's own. No sink: lines are not even made.
+    fn with(
+        sink: Option<Sink>,
+        warn: Warn,
+        keys: &[GatewayKey],
+        queue: usize,
+    ) -> Result<Log, String> {
+        let (sender, receiver) = sync_channel(queue);
+        let state = Arc::new(State::default());
+        let writer = Writer {
+            sink,
+            keys: keys.iter().map(|key| key.name.clone()).collect(),
+            warnings: Warnings { warn, last: BTreeMap::new() },
+            state: state.clone(),
+            failed: None,
+        };
+        let thread = std::thread::Builder::new()
+            .name(String::from("ledger-log"))
+            .spawn(move || writer.run(&receiver))
+            .map_err(|error| format!("the ledger's writer can't be started: {error}"))?;
+        Ok(Log { queue: Some(sender), state, thread: Some(thread) })
+    }
+
+    /// Hands a ledger to the writer. Never blocks: a full queue drops it and counts that.
+    pub fn put(&self, ledger: Ledger) {
+        let taken = self.queue.as_ref().is_some_and(|queue| queue.try_send(ledger).is_ok());
+        let count = if taken { &self.state.sent } else { &self.state.dropped };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ledgers whose line was not written: the queue was full, or the file refused it.
+    pub fn dropped(&self) -> u64 {
+        self.state.dropped.load(Ordering::Relaxed)
+    }
+
+    /// Waits until all that was put is written, at most two seconds; says whether it is.
+    pub fn flush(&self) -> bool {
+        let sent = self.state.sent.load(Ordering::Relaxed);
+        self.state.wait(FLUSH_MAX, |progress| progress.done >= sent).done >= sent
+    }
+
+    /// The last ledger; waits at most `patience` for a first one.
+    pub fn last(&self, patience: Duration) -> Option<Ledger> {
+        self.state.wait(patience, |progress| progress.last.is_some()).last.clone()
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        // The writer writes what is left in the queue, then ends.
+        self.queue = None;
+        let flushed = self.flush();
+        if let Some(thread) = self.thread.take().filter(|_| flushed) {
+            // A writer that panicked has said so already; a stalled one is left behind.
+            let _ = thread.join();
+        }
+    }
+}
+
+fn append_to(path: &str) -> io::Result<File> {
+    // Not for everybody: models and key names are in it.
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+}
+
+/// The log's far end.
+struct Writer {
+    sink: Option<Sink>,
+    keys: Vec<String>,
+    warnings: Warnings,
+    state: Arc<State>,
+    /// When the sink last refused.
+    failed: Option<Instant>,
+}
+
+impl Writer {
+    fn run(mut self, queue: &Receiver<Ledger>) {
+        let mut lines = String::new();
+        while let Ok(first) = queue.recv() {
+            lines.clear();
+            let mut count = 1;
+            self.note(&first, &mut lines);
+            let mut last = first;
+            while count < BATCH {
+                let Ok(next) = queue.try_recv() else { break };
+                self.note(&next, &mut lines);
+                last = next;
+                count += 1;
+            }
+            self.write(&lines, count as u64);
+            let mut progress = self.state.progress();
+            progress.done += count as u64;
+            progress.last = Some(last);
+            drop(progress);
+            self.state.moved.notify_all();
+            std::thread::sleep(GATHER);
+        }
+    }
+
+    fn note(&mut self, ledger: &Ledger, lines: &mut String) {
+        self.warnings.look(ledger);
+        if self.sink.is_some() {
+            let key = ledger.key.and_then(|key| self.keys.get(key.index()));
+            *lines += &to_json(ledger, key.map(String::as_str)).to_string();
+            lines.push('\n');
+        }
+    }
+
+    fn write(&mut self, lines: &str, count: u64) {
+        let Some(sink) = &mut self.sink else { return };
+        let Err(error) = sink(lines) else { return };
+        self.state.dropped.fetch_add(count, Ordering::Relaxed);
+        let every = Duration::from_micros(WARN_EVERY.micros());
+        if self.failed.is_none_or(|at| at.elapsed() >= every) {
+            self.failed = Some(Instant::now());
+            (self.warnings.warn)(&format!("the ledger can't be written: {error}"));
+        }
+    }
+}
+
+/// Says when our own side is at fault: the client is served by another target, so nobody else would.
+struct Warnings {
+    warn: Warn,
+    /// When each target was last warned about; bounded by the number of targets.
+    last: BTreeMap<TargetId, Tick>,
+}
+
+impl Warnings {
+    fn look(&mut self, ledger: &Ledger) {
+        for attempt in &ledger.attempts {
+            let Some(check) = what_to_check(attempt) else { continue };
+            let due =
+                self.last.get(&attempt.target).is_none_or(|at| *at + WARN_EVERY <= ledger.ended);
+            if due {
+                self.last.insert(attempt.target, ledger.ended);
+                let name = clip(&attempt.name).escape_debug();
+                (self.warn)(&format!("warning: {name}: status {}: {check}", attempt.status));
+            }
+        }
+    }
+}
+
+/// For an attempt that failed by our own fault: what a person should look at.
+fn what_to_check(attempt: &AttemptRecord) -> Option<&'static str> {
+    match attempt.failure?.fault {
+        Fault::Credential => Some(
+            "the provider did not accept the gateway's credential; check the provider's key, its \
+             rights and its quota",
+        ),
+        Fault::NotFound => Some(
+            "the provider does not know the model or path; check the target's model name and the \
+             provider's base_url",
+        ),
+        _ => None,
+    }
+}
+
+/// Whether an attempt failed because of the gateway's own credential or mapping.
+pub fn is_our_fault(attempt: &AttemptRecord) -> bool {
+    what_to_check(attempt).is_some()
+}
+
+/// The ledger as the log has it; `key` is the name of the gateway key that it came with.
+pub fn to_json(ledger: &Ledger, key: Option<&str>) -> Value {
+    let fault = match ledger.ending {
+        Ending::Cut(fault) => Some(fault.name()),
+        Ending::Good | Ending::Local | Ending::Error | Ending::Gone => None,
+    };
+    let usage = ledger.usage.map(|usage| {
+        json!({
+            "prompt": usage.prompt,
+            "completion": usage.completion,
+            "cached": usage.cached,
+            "reasoning": usage.reasoning,
+        })
+    });
+    let attempts: Vec<Value> =
+        ledger.attempts.iter().map(|attempt| attempt_json(attempt, ledger.ended)).collect();
+    json!({
+        "ts": rfc3339(ledger.wall),
+        "id": &*ledger.id,
+        "key": key,
+        "surface": ledger.surface.name(),
+        "stream": ledger.stream,
+        "model": clip(&ledger.model),
+        "status": ledger.status,
+        "ending": ledger.ending.name(),
+        "fault": fault,
+        "committed_by": ledger.committed.map(|(_, by)| by.name()),
+        "commit_ms": ledger.committed.map(|(at, _)| at.ms_since(ledger.began)),
+        "attempts": attempts,
+        "provider": ledger.answered().map(|attempt| clip(&attempt.name)),
+        "events": ledger.events,
+        "bytes_in": ledger.bytes_in,
+        "bytes_out": ledger.bytes_out,
+        "usage": usage,
+        "wasted_bytes": ledger.wasted,
+        "budget_spent": ledger.budget_spent,
+        "opened": ledger.opened,
+        "total_ms": ledger.ended.ms_since(ledger.began),
+    })
+}
+
+/// One attempt; its times count from its own start.
+fn attempt_json(attempt: &AttemptRecord, now: Tick) -> Value {
+    let ms = |at: Tick| at.ms_since(attempt.began);
+    json!({
+        "target": clip(&attempt.name),
+        "outcome": attempt.outcome().to_string(),
+        "fault": attempt.failure.map(|failure| failure.fault.name()),
+        "status": attempt.status,
+        "ms": ms(attempt.ended.unwrap_or(now)),
+        "head_ms": attempt.head.map(ms),
+        "first_ms": attempt.first.map(ms),
+        "reused": attempt.reused,
+        "replayed": attempt.replayed,
+        "hedge": attempt.hedge,
+        "bytes": attempt.bytes,
+    })
+}
+
+/// The beginning of a name, at most `NAME_BYTES_MAX` bytes of it, whole characters.
+fn clip(name: &str) -> &str {
+    if name.len() <= NAME_BYTES_MAX {
+        return name;
+    }
+    let end = (0..=NAME_BYTES_MAX).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
+    &name[..end]
+}
+
+/// A moment as RFC 3339 has it, in UTC with milliseconds: `2026-01-31T10:00:00.041Z`.
+pub fn rfc3339(at: UnixMs) -> String {
+    let (seconds, ms) = (at.0 / 1000, at.0 % 1000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
+}
+
+/// Year, month and day of a count of days since 1970-01-01. Years begin in March here, so that the leap
+/// day is a year's last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    const DAYS_IN_400_YEARS: u64 = 146_097;
+    const DAYS_FROM_0000_03_01_TO_1970: u64 = 719_468;
+    let days = days + DAYS_FROM_0000_03_01_TO_1970;
+    let (era, of_era) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * from_march + 2) / 5 + 1;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, day)
+}
+
+#[cfg(test)]
+pub(crate) mod tests;

@@ -1,0 +1,239 @@
+//! A scrape: the rows added up, with what the current snapshot and the process say of themselves.
+
+use crate::base::fail::Fault;
+use crate::base::tick::Tick;
+use crate::net::beacon::Level;
+use crate::net::core::Shared;
+use crate::route::Table;
+use crate::route::health::Standing;
+use crate::rt::uring;
+
+use super::rows::{
+    BOUNDS_TEXT, BUCKETS, CLASSES, COMMITTED, Count, ENDINGS, Histogram, OUTCOMES, Row, SURFACES,
+    TargetRow, outcome_name,
+};
+use super::text::{Kind, Text};
+use super::{Extra, Metrics};
+
+use Kind::{Counter, Gauge};
+
+impl Metrics {
+    /// All series as text exposition 0.0.4.
+    pub fn render(&self, shared: &Shared, extra: &Extra<'_>) -> String {
+        let mut text = Text::default();
+        process(&mut text, self.started.0 as f64 / 1e3);
+        self.cores(&mut text, shared, extra);
+        self.exchanges(&mut text);
+        self.bytes(&mut text);
+        self.durations(&mut text);
+        self.targets(&mut text);
+        standings(&mut text, &shared.snapshot().table, uring::now());
+        text.finish()
+    }
+
+    /// One counter over all rows.
+    fn sum(&self, of: impl Fn(&Row) -> &Count) -> u64 {
+        self.rows.iter().map(|row| of(row).get()).fold(0, u64::saturating_add)
+    }
+
+    fn histogram(
+        &self,
+        text: &mut Text,
+        label: Option<(&str, &str)>,
+        of: impl Fn(&Row) -> &Histogram,
+    ) {
+        let counts: [u64; BUCKETS] = std::array::from_fn(|i| self.sum(|row| &of(row).buckets[i]));
+        let seconds = self.sum(|row| &of(row).micros) as f64 / 1e6;
+        text.histogram(label, &BOUNDS_TEXT, &counts, seconds);
+    }
+
+    fn cores(&self, text: &mut Text, shared: &Shared, extra: &Extra<'_>) {
+        use std::sync::atomic::Ordering::Relaxed;
+        let health = extra.health;
+        text.single("firstbyte_cores", Gauge, "Cores that should serve.", extra.cores);
+        let serving = health.serving.load(Relaxed);
+        text.single("firstbyte_cores_serving", Gauge, "Cores that serve.", serving);
+        let help = "Cores that ended with a panic.";
+        text.single("firstbyte_panics_total", Counter, help, health.panics.load(Relaxed));
+        let help = "Cores that were started again.";
+        text.single("firstbyte_restarts_total", Counter, help, health.restarts.load(Relaxed));
+        let draining = u8::from(shared.level() != Level::Running);
+        text.single("firstbyte_draining", Gauge, "1 while the process drains or ends.", draining);
+        let (connections, exchanges) = self.active();
+        let help = "Client connections that are open.";
+        text.single("firstbyte_active_connections", Gauge, help, connections);
+        let help = "Exchanges under way.";
+        text.single("firstbyte_active_exchanges", Gauge, help, exchanges);
+        text.family("firstbyte_dials_total", Counter, "Upstream connections taken, by their kind.");
+        text.sample(&[("kind", "fresh")], self.sum(|row| &row.fresh));
+        text.sample(&[("kind", "pooled")], self.sum(|row| &row.pooled));
+    }
+
+    /// Open connections and exchanges under way.
+    fn active(&self) -> (u64, u64) {
+        let (mut connections, mut exchanges) = (0, 0);
+        for row in &self.rows {
+            // Ends are read first: what begins in between must not make a difference below zero.
+            let (ended, disconnected) = (row.ended.get(), row.disconnected.get());
+            let open = row.connected.get().saturating_sub(disconnected);
+            let running = row.began.get().saturating_sub(ended);
+            connections += open;
+            // A panic of a core takes exchanges with it that never end; a connection has one at most.
+            exchanges += running.min(open);
+        }
+        (connections, exchanges)
+    }
+
+    fn exchanges(&self, text: &mut Text) {
+        let help = "Exchanges, by surface, class of the status that the client saw, and ending.";
+        text.family("firstbyte_requests_total", Counter, help);
+        for (s, surface) in SURFACES.iter().enumerate() {
+            for (c, class) in CLASSES.iter().enumerate() {
+                for (e, ending) in ENDINGS.iter().enumerate() {
+                    let count = self.sum(|row| &row.requests[s][c][e]);
+                    if count > 0 {
+                        let labels = [
+                            ("surface", surface.name()),
+                            ("status_class", class),
+                            ("ending", ending),
+                        ];
+                        text.sample(&labels, count);
+                    }
+                }
+            }
+        }
+        text.family("firstbyte_committed_total", Counter, "Exchanges, by what committed them.");
+        for (slot, by) in COMMITTED.iter().enumerate() {
+            text.sample(&[("by", by.name())], self.sum(|row| &row.committed[slot]));
+        }
+        let help = "Answers that were cut after they had begun, by fault.";
+        text.family("firstbyte_cuts_total", Counter, help);
+        for (slot, fault) in Fault::ALL.iter().enumerate() {
+            let count = self.sum(|row| &row.cuts[slot]);
+            if count > 0 {
+                text.sample(&[("fault", fault.name())], count);
+            }
+        }
+        text.family("firstbyte_cancelled_total", Counter, "Exchanges whose client went away.");
+        text.sample(&[("phase", "before_commit")], self.sum(|row| &row.gone_before));
+        text.sample(&[("phase", "after_commit")], self.sum(|row| &row.gone_after));
+        let help = "Stale pooled connections replaced by fresh ones.";
+        text.single("firstbyte_replays_total", Counter, help, self.sum(|row| &row.replays));
+        let help = "Attempts started beside another one.";
+        text.single("firstbyte_hedges_total", Counter, help, self.sum(|row| &row.hedges));
+        let help = "Exchanges in which the retry budget refused an extra attempt.";
+        let refusals = self.sum(|row| &row.refusals);
+        text.single("firstbyte_budget_refusals_total", Counter, help, refusals);
+        let help = "Ledger lines that were not written.";
+        text.single("firstbyte_ledger_lines_dropped_total", Counter, help, self.lines_dropped());
+    }
+
+    fn bytes(&self, text: &mut Text) {
+        let help = "Events passed to clients.";
+        text.single("firstbyte_events_total", Counter, help, self.sum(|row| &row.events));
+        let help = "Bytes of request bodies from clients.";
+        text.single("firstbyte_bytes_in_total", Counter, help, self.sum(|row| &row.bytes_in));
+        let help = "Bytes of answers' bodies to clients.";
+        text.single("firstbyte_bytes_out_total", Counter, help, self.sum(|row| &row.bytes_out));
+        let help = "Bytes from providers that no client saw.";
+        text.single("firstbyte_wasted_bytes_total", Counter, help, self.sum(|row| &row.wasted));
+    }
+
+    fn durations(&self, text: &mut Text) {
+        let help = "From a request's head to the commit, for answers of providers.";
+        text.family("firstbyte_commit_seconds", Kind::Histogram, help);
+        self.histogram(text, None, |row| &row.commit);
+        let help = "From a request's head to the exchange's end.";
+        text.family("firstbyte_exchange_seconds", Kind::Histogram, help);
+        self.histogram(text, None, |row| &row.exchange);
+        let help = "From an attempt's start to its first content, by provider.";
+        text.family("firstbyte_first_content_seconds", Kind::Histogram, help);
+        for (slot, provider) in self.layout.providers.iter().enumerate() {
+            self.histogram(text, Some(("provider", provider)), |row| &row.first[slot]);
+        }
+    }
+
+    fn targets(&self, text: &mut Text) {
+        let help = "Attempts, by target and outcome.";
+        text.family("firstbyte_attempts_total", Counter, help);
+        for (t, target) in self.layout.targets.iter().enumerate() {
+            for slot in 0..OUTCOMES {
+                let count = self.sum(|row| &row.targets[t].outcomes[slot]);
+                // `ok` always, so that a rate of failures has its whole.
+                if count > 0 || slot == 0 {
+                    text.sample(&[("target", target), ("outcome", outcome_name(slot))], count);
+                }
+            }
+        }
+        let help = "Attempts that failed by the gateway's own credential or mapping.";
+        text.family("firstbyte_credential_warnings_total", Counter, help);
+        self.by_target(text, None, |row| &row.warnings);
+        let help = "Tokens that providers reported, by target.";
+        text.family("firstbyte_tokens_total", Counter, help);
+        self.by_target(text, Some("prompt"), |row| &row.prompt);
+        self.by_target(text, Some("completion"), |row| &row.completion);
+    }
+
+    fn by_target(&self, text: &mut Text, kind: Option<&str>, of: impl Fn(&TargetRow) -> &Count) {
+        for (slot, target) in self.layout.targets.iter().enumerate() {
+            let mut labels = vec![("target", &**target)];
+            labels.extend(kind.map(|kind| ("kind", kind)));
+            text.sample(&labels, self.sum(|row| of(&row.targets[slot])));
+        }
+    }
+}
+
+/// What the table of now says of its targets and providers.
+fn standings(text: &mut Text, table: &Table, now: Tick) {
+    let help = "Standing of a target: 0 closed, 1 half-open, 2 open, 3 cooling.";
+    text.family("firstbyte_breaker_state", Gauge, help);
+    for (_, target) in table.targets.iter() {
+        let state = match target.breaker.standing(now) {
+            Standing::Ready => 0,
+            Standing::HalfOpen => 1,
+            Standing::Open { .. } => 2,
+            Standing::Cooling { .. } => 3,
+        };
+        text.sample(&[("target", &target.name)], state);
+    }
+    text.family("firstbyte_breaker_opened_total", Counter, "How often a target's breaker opened.");
+    for (_, target) in table.targets.iter() {
+        text.sample(&[("target", &target.name)], target.breaker.counts().opened);
+    }
+    let help = "Extra attempts within the window of a provider's retry budget.";
+    text.family("firstbyte_retry_budget_used", Gauge, help);
+    for (_, provider) in table.providers.iter() {
+        text.sample(&[("provider", &provider.name)], provider.budget.used(now));
+    }
+    let help = "Extra attempts that the window of a provider's retry budget allows.";
+    text.family("firstbyte_retry_budget_allowed", Gauge, help);
+    for (_, provider) in table.providers.iter() {
+        text.sample(&[("provider", &provider.name)], provider.budget.allowed(now));
+    }
+}
+
+/// The process: names without our prefix are those that every exporter uses.
+fn process(text: &mut Text, started_seconds: f64) {
+    text.family("firstbyte_build_info", Gauge, "Always 1; the label says which version runs.");
+    text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
+    let help = "When the process started, in seconds since 1970.";
+    text.single("process_start_time_seconds", Gauge, help, started_seconds);
+    if let Some(bytes) = resident_bytes() {
+        text.single("process_resident_memory_bytes", Gauge, "Resident memory in bytes.", bytes);
+    }
+    if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
+        // One of them is the folder being read.
+        let open = entries.count().saturating_sub(1);
+        text.single("process_open_fds", Gauge, "Open file descriptors.", open);
+    }
+    if let Ok((soft, _)) = rlimit::Resource::NOFILE.get() {
+        text.single("process_max_fds", Gauge, "File descriptors that may be open.", soft);
+    }
+}
+
+/// `VmRSS` of proc_pid_status(5), which is in KiB whatever the page size.
+fn resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+}

@@ -1,0 +1,388 @@
+//! The exposition, read back by a strict reader of its own.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::*;
+use crate::app::ledger_log::tests::two_attempts;
+use crate::base::fail::{Failure, Fault};
+use crate::base::ids::{ModelId, ProviderId, Table as Ids, TargetId};
+use crate::base::tick::{Ms, Tick};
+use crate::config::{BaseUrl, Config, Driver, Kind, Log as LogRule, Model, Patch, Provider};
+use crate::config::{Server, Settings, TargetSpec};
+use crate::exchange::ledger::{CommittedBy, Ending};
+use crate::net::core::{Shared, Snapshot};
+use crate::net::names::Names;
+use crate::route;
+use crate::route::health::{Outcome, Pass};
+
+use super::text::{Kind as Family, Text};
+
+/// A config of two providers on loopback, each with a secret and one target of the model `gpt-4o`.
+pub(crate) fn config(names: [&str; 2]) -> Config {
+    let mut providers: Ids<ProviderId, Provider> = Ids::new();
+    let mut targets = Vec::new();
+    for name in names {
+        let provider = providers.push(Provider {
+            name: String::from(name),
+            kind: Kind::Openai,
+            base: BaseUrl {
+                tls: false,
+                host: String::from("127.0.0.1"),
+                port: 9,
+                path: String::from("/v1"),
+            },
+            keys: vec![crate::base::secret::Secret::new(*b"sk-very-secret")],
+            ca: None,
+            settings: Patch::default(),
+        });
+        let model = String::from("gpt-4o");
+        targets.push(TargetSpec { provider, model, settings: Patch::default() });
+    }
+    let mut models: Ids<ModelId, Model> = Ids::new();
+    models.push(Model {
+        name: String::from("gpt-4o"),
+        targets,
+        fallbacks: Vec::new(),
+        settings: Patch::default(),
+    });
+    Config {
+        server: Server {
+            listen: vec![([127, 0, 0, 1], 0).into()],
+            admin: None,
+            cores: 1,
+            driver: Driver::Epoll,
+            head_max: 65_536,
+            body_max: 65_536,
+            drain: Ms(1),
+            connections_max: None,
+            head_timeout: Ms(1),
+            body_timeout: Ms(1),
+            keep_alive: Ms(1),
+            write_timeout: Ms(1),
+        },
+        auth: Vec::new(),
+        providers,
+        models,
+        routes: Vec::new(),
+        settings: Settings::default(),
+        passthrough: None,
+        log: LogRule::default(),
+    }
+}
+
+/// Metrics of so many cores and what they would watch.
+pub(crate) fn watched(cores: usize, names: [&str; 2]) -> (Arc<Metrics>, Arc<Shared>) {
+    let config = config(names);
+    let table = route::compile(&config, None).unwrap();
+    let metrics = Arc::new(Metrics::new(cores, &table));
+    let snapshot = Snapshot::new(1, config.server, config.auth, table).unwrap();
+    let shared = Arc::new(Shared::new(snapshot, Names::default(), metrics.clone()));
+    (metrics, shared)
+}
+
+/// A sample: its name and labels, in the order of the text.
+type Series = (String, Vec<(String, String)>);
+
+/// What a scrape says.
+struct Scrape {
+    kinds: BTreeMap<String, String>,
+    samples: BTreeMap<Series, f64>,
+}
+
+impl Scrape {
+    fn of(metrics: &Metrics, shared: &Shared) -> Scrape {
+        let health = Health::default();
+        Scrape::read(&metrics.render(shared, &Extra { health: &health, cores: 3 }))
+    }
+
+    /// Reads text exposition; panics at whatever the format does not allow.
+    fn read(text: &str) -> Scrape {
+        let mut scrape = Scrape { kinds: BTreeMap::new(), samples: BTreeMap::new() };
+        let mut helped = BTreeSet::new();
+        let mut family = String::new();
+        assert!(text.ends_with('\n'));
+        for line in text.lines() {
+            if let Some(rest) = line.strip_prefix("# HELP ") {
+                let (name, help) = rest.split_once(' ').unwrap();
+                assert!(help.ends_with('.'), "{line}");
+                assert!(helped.insert(name.to_owned()), "HELP twice: {name}");
+                family = name.to_owned();
+            } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+                let (name, kind) = rest.split_once(' ').unwrap();
+                assert_eq!(name, family, "TYPE follows its HELP");
+                assert!(["counter", "gauge", "histogram"].contains(&kind), "{line}");
+                assert!(kind != "counter" || name.ends_with("_total"), "{line}");
+                assert!(scrape.kinds.insert(name.to_owned(), kind.to_owned()).is_none());
+            } else {
+                let (series, value) = read_sample(line);
+                let histogram = scrape.kinds[&family] == "histogram";
+                let suffixes: &[&str] =
+                    if histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+                let suffix = series.0.strip_prefix(&family).unwrap_or("not of the family");
+                assert!(suffixes.contains(&suffix), "{line}");
+                assert!(scrape.samples.insert(series, value).is_none(), "twice: {line}");
+            }
+        }
+        assert_eq!(helped.len(), scrape.kinds.len());
+        scrape
+    }
+
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let labels = labels.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
+        let series = (format!("firstbyte_{name}"), labels);
+        *self.samples.get(&series).unwrap_or_else(|| panic!("no {series:?}"))
+    }
+
+    fn has(&self, name: &str, label: &str) -> bool {
+        let name = format!("firstbyte_{name}");
+        self.samples.keys().any(|(n, ls)| *n == name && ls.iter().any(|(_, value)| value == label))
+    }
+}
+
+fn read_sample(line: &str) -> (Series, f64) {
+    let end = line.find(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).unwrap();
+    let (name, mut rest) = line.split_at(end);
+    let mut labels = Vec::new();
+    if let Some(inner) = rest.strip_prefix('{') {
+        rest = inner;
+        loop {
+            let (label, after) = rest.split_once("=\"").unwrap();
+            assert!(label.bytes().all(|b| b.is_ascii_lowercase() || b == b'_'), "{line}");
+            let mut value = String::new();
+            let mut chars = after.char_indices();
+            let close = loop {
+                match chars.next().unwrap() {
+                    (at, '"') => break at,
+                    (_, '\\') => value.push(match chars.next().unwrap().1 {
+                        'n' => '\n',
+                        c @ ('\\' | '"') => c,
+                        c => panic!("escape of {c:?}"),
+                    }),
+                    (_, c) => value.push(c),
+                }
+            };
+            labels.push((label.to_owned(), value));
+            rest = &after[close + 1..];
+            match rest.strip_prefix(',') {
+                Some(more) => rest = more,
+                None => break,
+            }
+        }
+        rest = rest.strip_prefix('}').unwrap();
+    }
+    let value = rest.strip_prefix(' ').unwrap().parse().unwrap();
+    ((name.to_owned(), labels), value)
+}
+
+#[test]
+fn labels_come_back_as_they_were() {
+    let hostile = ["a\\b", "\"", "\n", "\\n", "a=\"b\",c=\"d\"} 7\n", "\u{e9}", "", "\\", "\u{1b}"];
+    for value in hostile {
+        let mut text = Text::default();
+        text.family("firstbyte_x", Family::Gauge, "A test.");
+        text.sample(&[("name", value), ("other", "y")], 7);
+        let scrape = Scrape::read(&text.finish());
+        assert_eq!(scrape.samples.len(), 1);
+        assert_eq!(scrape.value("x", &[("name", value), ("other", "y")]), 7.0);
+    }
+}
+
+#[test]
+fn an_idle_gateway_has_a_whole_exposition() {
+    let (metrics, shared) = watched(2, ["openai", "backup"]);
+    let scrape = Scrape::of(&metrics, &shared);
+    assert_eq!(
+        scrape.value("attempts_total", &[("target", "openai/gpt-4o"), ("outcome", "ok")]),
+        0.0
+    );
+    assert_eq!(scrape.value("build_info", &[("version", env!("CARGO_PKG_VERSION"))]), 1.0);
+    assert_eq!(scrape.value("cores", &[]), 3.0);
+    assert_eq!(scrape.value("exchange_seconds_count", &[]), 0.0);
+    for name in ["process_start_time_seconds", "process_resident_memory_bytes", "process_open_fds"]
+    {
+        assert!(scrape.samples[&(name.to_owned(), Vec::new())] > 0.0, "{name}");
+    }
+}
+
+#[test]
+fn a_ledger_is_counted_once_on_whichever_core() {
+    let (metrics, shared) = watched(2, ["openai", "backup"]);
+    // Core 2 shares a row with core 0.
+    for core in 0..3 {
+        metrics.ended(CoreId(core), two_attempts(Failure::status(Fault::Unavailable, 503)));
+        metrics.dialed(CoreId(core), core == 0);
+    }
+    let scrape = Scrape::of(&metrics, &shared);
+    let requests = [("surface", "chat"), ("status_class", "2xx"), ("ending", "good")];
+    assert_eq!(scrape.value("requests_total", &requests), 3.0);
+    let attempts = |target, outcome| {
+        scrape.value("attempts_total", &[("target", target), ("outcome", outcome)])
+    };
+    assert_eq!(attempts("openai/gpt-4o", "status_5xx"), 3.0);
+    assert_eq!(attempts("openai/gpt-4o", "ok"), 0.0);
+    assert_eq!(attempts("backup/gpt-4o", "ok"), 3.0);
+    assert_eq!(scrape.value("committed_total", &[("by", "first_content")]), 3.0);
+    assert_eq!(scrape.value("dials_total", &[("kind", "fresh")]), 1.0);
+    assert_eq!(scrape.value("dials_total", &[("kind", "pooled")]), 2.0);
+    let tokens =
+        |kind| scrape.value("tokens_total", &[("target", "backup/gpt-4o"), ("kind", kind)]);
+    assert_eq!((tokens("prompt"), tokens("completion")), (30.0, 60.0));
+    for (name, value) in [
+        ("events_total", 126.0),
+        ("bytes_in_total", 360.0),
+        ("bytes_out_total", 12_300.0),
+        ("wasted_bytes_total", 51.0),
+        ("commit_seconds_count", 3.0),
+        ("commit_seconds_sum", 0.723),
+        ("exchange_seconds_sum", 3.123),
+        ("replays_total", 0.0),
+    ] {
+        assert_eq!(scrape.value(name, &[]), value, "{name}");
+    }
+    let first = [("provider", "backup")];
+    assert_eq!(scrape.value("first_content_seconds_count", &first), 3.0);
+    assert_eq!(scrape.value("first_content_seconds_sum", &first), 0.6);
+}
+
+#[test]
+fn buckets_are_cumulative_and_end_at_the_count() {
+    let (metrics, shared) = watched(1, ["openai", "backup"]);
+    for ms in [0u64, 1, 2, 250, 251, 7_000, 10_000_000] {
+        let mut ledger = two_attempts(Failure::of(Fault::Dns));
+        ledger.ended = Tick(ledger.began.0 + ms * 1000);
+        metrics.ended(CoreId(0), ledger);
+    }
+    let scrape = Scrape::of(&metrics, &shared);
+    let at = |le| scrape.value("exchange_seconds_bucket", &[("le", le)]);
+    let bounds: Vec<f64> = rows::BOUNDS_TEXT.iter().map(|le| at(le)).collect();
+    assert!(bounds.is_sorted(), "{bounds:?}");
+    assert_eq!((at("0.001"), at("0.0025"), at("0.1"), at("0.25")), (2.0, 3.0, 3.0, 4.0));
+    assert_eq!((at("0.5"), at("5"), at("10"), at("600"), at("+Inf")), (5.0, 5.0, 6.0, 6.0, 7.0));
+    assert_eq!(scrape.value("exchange_seconds_count", &[]), 7.0);
+}
+
+#[test]
+fn bad_ends_have_series_of_their_own() {
+    let (metrics, shared) = watched(1, ["openai", "backup"]);
+    let mut ledger = two_attempts(Failure::status(Fault::Credential, 401));
+    ledger.ending = Ending::Cut(Fault::IdleTimeout);
+    ledger.attempts[0].hedge = true;
+    ledger.attempts[1].replayed = true;
+    ledger.budget_spent = true;
+    metrics.ended(CoreId(0), ledger.clone());
+    ledger.ending = Ending::Gone;
+    ledger.status = 499;
+    metrics.ended(CoreId(0), ledger.clone());
+    ledger.committed = None;
+    metrics.ended(CoreId(0), ledger.clone());
+    // An error of our own says nothing about how soon providers answer.
+    ledger.committed = Some((Tick(2_000_000), CommittedBy::Error));
+    ledger.winner = None;
+    metrics.ended(CoreId(0), ledger);
+    let scrape = Scrape::of(&metrics, &shared);
+    assert_eq!(scrape.value("cuts_total", &[("fault", "idle_timeout")]), 1.0);
+    assert_eq!(scrape.value("cancelled_total", &[("phase", "after_commit")]), 1.0 + 1.0);
+    assert_eq!(scrape.value("cancelled_total", &[("phase", "before_commit")]), 1.0);
+    let warnings = |target| scrape.value("credential_warnings_total", &[("target", target)]);
+    assert_eq!((warnings("openai/gpt-4o"), warnings("backup/gpt-4o")), (4.0, 0.0));
+    for name in ["hedges_total", "replays_total", "budget_refusals_total"] {
+        assert_eq!(scrape.value(name, &[]), 4.0, "{name}");
+    }
+    assert_eq!(scrape.value("commit_seconds_count", &[]), 2.0);
+}
+
+#[test]
+fn names_that_clients_choose_make_no_series() {
+    let (metrics, shared) = watched(1, ["openai", "other"]);
+    let table = &shared.snapshot().table;
+    let (wildcard, _) = table.targets.iter().find(|(_, t)| &*t.name == "openai/*").unwrap();
+    let mut ledger = two_attempts(Failure::of(Fault::Dns));
+    ledger.attempts[0].target = wildcard;
+    ledger.attempts[0].name = Arc::from("openai/whatever-client-likes");
+    // As if of a later snapshot: an id that is another target here, and one that is none.
+    ledger.attempts[1].target = TargetId(0);
+    ledger.attempts[1].name = Arc::from("new/model");
+    let mut late = ledger.attempts[1].clone();
+    late.target = TargetId(9_999);
+    ledger.attempts.push(late);
+    metrics.ended(CoreId(0), ledger);
+    let scrape = Scrape::of(&metrics, &shared);
+    let attempts = |target, outcome| {
+        scrape.value("attempts_total", &[("target", target), ("outcome", outcome)])
+    };
+    assert_eq!(attempts("openai/*", "dns"), 1.0);
+    assert_eq!(attempts("other", "ok"), 2.0);
+    assert_eq!(attempts("openai/gpt-4o", "ok"), 0.0);
+    assert!(!scrape.has("attempts_total", "new/model"));
+    assert!(!scrape.has("attempts_total", "openai/whatever-client-likes"));
+    // A provider that is really named so shares the series with what is not known.
+    assert_eq!(scrape.value("first_content_seconds_count", &[("provider", "other")]), 2.0);
+}
+
+#[test]
+fn gauges_rise_and_fall_and_survive_a_panic() {
+    let (metrics, shared) = watched(2, ["openai", "backup"]);
+    let active = || {
+        let scrape = Scrape::of(&metrics, &shared);
+        (scrape.value("active_connections", &[]), scrape.value("active_exchanges", &[]))
+    };
+    for core in [0, 1, 1] {
+        metrics.connected(CoreId(core));
+        metrics.began(CoreId(core));
+    }
+    assert_eq!(active(), (3.0, 3.0));
+    metrics.ended(CoreId(1), two_attempts(Failure::of(Fault::Dns)));
+    assert_eq!(active(), (3.0, 2.0));
+    // A core that panics closes its connections, and its exchanges never end.
+    metrics.disconnected(CoreId(0));
+    assert_eq!(active(), (2.0, 1.0));
+}
+
+#[test]
+fn the_standing_is_that_of_the_current_snapshot() {
+    let (metrics, shared) = watched(1, ["openai", "backup"]);
+    let now = crate::rt::uring::now();
+    {
+        let table = &shared.snapshot().table;
+        let [first, second] = [TargetId(0), TargetId(1)].map(|id| &table.targets[id].breaker);
+        for _ in 0..100 {
+            first.end(Pass::Normal, Outcome::Bad, now);
+        }
+        second.cool(now + Ms(3_600_000), 429);
+    }
+    let scrape = Scrape::of(&metrics, &shared);
+    let state = |target| scrape.value("breaker_state", &[("target", target)]);
+    assert_eq!(state("openai/*"), 0.0);
+    assert_eq!((state("openai/gpt-4o"), state("backup/gpt-4o")), (2.0, 3.0));
+    assert_eq!(scrape.value("breaker_opened_total", &[("target", "openai/gpt-4o")]), 1.0);
+    let next = route::compile(&config(["fresh", "backup"]), None).unwrap();
+    let server = shared.snapshot().server.clone();
+    shared.publish(Snapshot::new(2, server, Vec::new(), next).unwrap());
+    let scrape = Scrape::of(&metrics, &shared);
+    assert!(scrape.has("breaker_state", "fresh/gpt-4o"));
+    assert!(!scrape.has("breaker_state", "openai/gpt-4o"));
+}
+
+#[test]
+fn rows_lie_on_lines_of_their_own() {
+    assert_eq!(std::mem::align_of::<Row>(), 64);
+    assert_eq!(std::mem::size_of::<Row>() % 64, 0);
+}
+
+#[test]
+fn no_secret_is_shown() {
+    let (metrics, shared) = watched(1, ["openai", "backup"]);
+    let health = Health::default();
+    let text = metrics.render(&shared, &Extra { health: &health, cores: 1 });
+    assert!(text.contains("openai"));
+    assert!(!text.contains("secret"));
+}
+
+#[test]
+fn ledgers_go_on_to_the_log() {
+    let table = route::compile(&config(["openai", "backup"]), None).unwrap();
+    let metrics = Metrics::start(&LedgerTo::Off, &[], &table).unwrap();
+    metrics.ended(CoreId(0), two_attempts(Failure::of(Fault::Dns)));
+    assert!(metrics.flush());
+    assert_eq!(&*metrics.last_ledger(Duration::from_secs(30)).unwrap().id, "r1");
+}

@@ -1,0 +1,191 @@
+//! `translate`: a provider's body in, what the client would get out, by the very code that relays: the
+//! body is played to an exchange as the answer of its only attempt.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use crate::app::cli::Stop;
+use crate::app::say;
+use crate::base::buf::Buf;
+use crate::base::tick::{Tick, UnixMs};
+use crate::config;
+use crate::exchange::answer::Client;
+use crate::exchange::ledger::{Ending, Ledger};
+use crate::exchange::phase::LaneId;
+use crate::exchange::{Cx, Exchange, Input, Job, Output, Side};
+use crate::llm::providers::Kind;
+use crate::llm::request::{Ask, Envelope, Surface};
+use crate::net;
+use crate::route::{self, Table, Wish};
+
+/// What is translated.
+pub struct Order {
+    /// The adapter that reads it.
+    pub kind: Kind,
+    /// The surface that it answers.
+    pub surface: Surface,
+    /// The body is a stream.
+    pub stream: bool,
+    /// The HTTP status that it came with.
+    pub status: u16,
+}
+
+/// What came of it.
+pub struct Translated {
+    /// The client's bytes, without the HTTP head.
+    pub body: Vec<u8>,
+    /// Whether it is a whole answer.
+    pub good: bool,
+}
+
+/// The adapter and surface of a provider's API, by the names of recorded traffic.
+pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
+    let _ = provider;
+    match api {
+        "openai-chat" => Some((Kind::Openai, Surface::Chat)),
+        "openai-completions" => Some((Kind::Openai, Surface::Completions)),
+        _ => None,
+    }
+}
+
+/// The API that a provider is usually spoken to by.
+pub fn usual_api(provider: &str) -> &'static str {
+    match provider {
+        "anthropic" => "anthropic-messages",
+        "gemini" | "vertex" => "gemini-generate",
+        "bedrock" => "bedrock-converse",
+        "bedrock-mantle" | "lmstudio" => "openai-responses",
+        "cohere" => "cohere-v2-chat",
+        "ollama" => "ollama-chat",
+        _ => "openai-chat",
+    }
+}
+
+/// Translates a body that arrives in `pieces`.
+pub fn translate<'p>(order: &Order, pieces: impl IntoIterator<Item = &'p [u8]>) -> Translated {
+    let Some((table, job)) = prepare(order) else {
+        return Translated { body: Vec::new(), good: false };
+    };
+    let cx = Cx { now: Tick(1), wall: UnixMs(0), table: &table };
+    // HTTP/1.0, so that the body has no framing of its own.
+    let client = Client { minor: 0, keep_alive: false, patience: crate::base::tick::Ms::MAX };
+    let mut exchange = Exchange::new(job, client, ledger(order), &cx);
+    let mut play = Play { out: Vec::new(), good: false };
+    let lane = LaneId::A;
+    play.settle(&mut exchange, &cx);
+    exchange.step(Input::Dialed { lane, reused: false }, &cx);
+    play.settle(&mut exchange, &cx);
+    let head = format!("HTTP/1.1 {} X\r\n\r\n", order.status);
+    exchange.step(Input::Received { lane, rx: &mut Buf::from(head.as_bytes()) }, &cx);
+    play.settle(&mut exchange, &cx);
+    for piece in pieces {
+        exchange.step(Input::Received { lane, rx: &mut Buf::from(piece) }, &cx);
+        play.settle(&mut exchange, &cx);
+    }
+    exchange.step(Input::Ended { lane }, &cx);
+    play.settle(&mut exchange, &cx);
+    let end = play.out.windows(4).position(|window| window == b"\r\n\r\n");
+    let body = play.out.split_off(end.map_or(play.out.len(), |end| end + 4));
+    Translated { body, good: play.good }
+}
+
+struct Play {
+    out: Vec<u8>,
+    good: bool,
+}
+
+impl Play {
+    fn settle(&mut self, exchange: &mut Exchange, cx: &Cx<'_>) {
+        while let Some(output) = exchange.poll() {
+            match output {
+                Output::Write { side } => {
+                    let bytes = exchange.take_write(side);
+                    if side == Side::Down {
+                        self.out.extend_from_slice(bytes.as_slice());
+                    }
+                    exchange.step(Input::Wrote { side, done: true }, cx);
+                }
+                Output::Finish { .. } => {
+                    let ledger = exchange.take_ledger();
+                    self.good = ledger.is_some_and(|ledger| ledger.ending == Ending::Good);
+                }
+                Output::Dial { .. }
+                | Output::Read { .. }
+                | Output::Arm { .. }
+                | Output::Hangup { .. }
+                | Output::Release { .. }
+                | Output::Drain { .. } => {}
+            }
+        }
+    }
+}
+
+const CONFIG: &str = "
+[providers.p]
+kind = \"openai\"
+base_url = \"http://127.0.0.1:1/v1\"
+[models.model]
+targets = [\"p/model\"]
+";
+
+fn prepare(order: &Order) -> Option<(Table, Job)> {
+    let mut config = config::load(CONFIG, &|_| Err(String::new())).ok()?;
+    for (_, provider) in config.providers.iter_mut() {
+        provider.kind = order.kind;
+    }
+    let table = route::compile(&config, None).ok()?;
+    let ask = Ask {
+        surface: order.surface,
+        model: String::from("model"),
+        stream: order.stream,
+        include_usage: true,
+        envelope: Envelope { method: "POST", path: String::from("/x"), ..Envelope::default() },
+        ..Ask::default()
+    };
+    let wish = Wish { stream: order.stream, ..net::wish_of(&ask, None) };
+    let plan = route::pick(&table, &wish, 0, Tick(1)).ok()?;
+    Some((table, Job { ask, body: Buf::new(), plan }))
+}
+
+fn ledger(order: &Order) -> Ledger {
+    Ledger {
+        id: Arc::from("translated"),
+        key: None,
+        surface: order.surface,
+        stream: order.stream,
+        model: Arc::from("model"),
+        wall: UnixMs(0),
+        began: Tick(1),
+        committed: None,
+        ended: Tick(1),
+        status: 0,
+        ending: Ending::Error,
+        attempts: smallvec::SmallVec::new(),
+        winner: None,
+        events: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        usage: None,
+        wasted: 0,
+        budget_spent: false,
+        opened: false,
+    }
+}
+
+/// `firstbyte translate`.
+///
+/// # Errors
+/// See [`Stop`]; an error or a bad end of the body is exit code 1, after its bytes were written.
+pub fn run(from: &str, api: Option<&str>, stream: bool, status: u16) -> Result<(), Stop> {
+    let api = api.unwrap_or_else(|| usual_api(from));
+    let Some((kind, surface)) = known(from, api) else {
+        return Err(Stop::failed(format!("the API {api} of {from} is not in this version")));
+    };
+    let mut body = Vec::new();
+    std::io::stdin()
+        .read_to_end(&mut body)
+        .map_err(|error| Stop::failed(format!("standard input can't be read: {error}")))?;
+    let translated = translate(&Order { kind, surface, stream, status }, [body.as_slice()]);
+    say::bytes(&translated.body);
+    if translated.good { Ok(()) } else { Err(Stop::failed("the answer is an error or ends badly")) }
+}

@@ -1,0 +1,170 @@
+//! How an exchange ends: well, cut, given up, left, shut down.
+
+use std::sync::Arc;
+
+use crate::base::buf::Buf;
+use crate::base::fail::{Failure, Fault};
+use crate::base::tick::Tick;
+use crate::exchange::answer::{self, Answer, Framing};
+use crate::exchange::attempts::attempt_name;
+use crate::exchange::ledger::Ending;
+use crate::exchange::phase::{LaneId, Phase};
+use crate::exchange::{Cx, Down, Exchange, Output};
+use crate::route::health::Standing;
+
+impl Exchange {
+    /// The provider's good end. If nothing was committed yet, `follow` has done so before.
+    pub(super) fn end_good(&mut self, id: LaneId, cx: &Cx<'_>) {
+        let Phase::Relaying { at, lane } = std::mem::replace(&mut self.phase, Phase::Closing)
+        else {
+            debug_assert!(false, "a good end without a commit");
+            return;
+        };
+        debug_assert!(at == id);
+        self.close_record(&lane, None, cx);
+        if let Some(ledger) = &mut self.ledger {
+            ledger.ending = Ending::Good;
+            ledger.events = lane.events;
+            ledger.usage = lane.stream.usage();
+        }
+        let reusable = lane.sent && lane.head_keeps;
+        self.outputs.push_back(match lane.body.is_done() {
+            true if reusable => Output::Release { lane: id },
+            false if reusable && lane.body.ends_by_itself() => {
+                self.rest = Some(lane.body);
+                Output::Drain { lane: id }
+            }
+            _ => Output::Hangup { lane: id },
+        });
+        self.down.ended = true;
+    }
+
+    /// A bad end after commit: one error event, no terminator, the body ended properly.
+    pub(super) fn cut(&mut self, failure: Failure, cx: &Cx<'_>) {
+        let Phase::Relaying { at, mut lane } = std::mem::replace(&mut self.phase, Phase::Closing)
+        else {
+            return;
+        };
+        self.outputs.push_back(Output::Hangup { lane: at });
+        self.close_record(&lane, Some(failure), cx);
+        if !failure.fault.is_ours() {
+            self.settle_health(&mut lane, Some(failure), cx);
+        }
+        let said = lane.stream.said();
+        if let Some(ledger) = &mut self.ledger {
+            ledger.ending = Ending::Cut(failure.fault);
+            ledger.events = lane.events;
+            ledger.usage = lane.stream.usage();
+        }
+        let name = self.attempt_name(lane.attempt, cx);
+        if lane.is_event_stream() {
+            answer::write_cut(failure, said.as_ref(), &name, &mut self.down.filling);
+            self.down.ended = true;
+        } else {
+            // Nothing can be added to a body that is not understood: it is left visibly unfinished.
+            self.keep = false;
+            self.down.sealed = true;
+            self.down.framing = Framing::Close;
+        }
+    }
+
+    pub(super) fn attempt_name(&self, index: u8, cx: &Cx<'_>) -> Arc<str> {
+        match self.plan.attempts.get(usize::from(index)) {
+            Some(attempt) => attempt_name(attempt, cx.table),
+            None => Arc::from(""),
+        }
+    }
+
+    /// Nothing is left to try.
+    pub(super) fn give_up(&mut self, cx: &Cx<'_>) {
+        let Some(ledger) = &self.ledger else { return };
+        let last = self.failure.take();
+        let wait = self
+            .plan
+            .attempts
+            .iter()
+            .filter_map(|attempt| match cx.table.targets[attempt.target].breaker.standing(cx.now) {
+                Standing::Cooling { until, .. } => Some(until),
+                Standing::Ready | Standing::HalfOpen | Standing::Open { .. } => None,
+            })
+            .min()
+            .map(|until| until - cx.now);
+        let answer = answer::all_failed(ledger, last, wait, cx.now);
+        self.say(&answer, cx);
+    }
+
+    /// Commits to an answer of the gateway's own.
+    pub(super) fn say(&mut self, answer: &Answer, cx: &Cx<'_>) {
+        let opened = matches!(self.phase, Phase::Opened(_));
+        self.hang_up_all(Failure::of(Fault::Shutdown), cx);
+        self.phase = Phase::Closing;
+        self.body = Buf::new();
+        let Some(ledger) = &mut self.ledger else { return };
+        ledger.committed = Some((cx.now, answer.committed_by()));
+        ledger.ending = answer.ending();
+        if opened {
+            self.down.filling.extend(b"data: ");
+            self.down.filling.extend(&answer.body);
+            self.down.filling.extend(b"\n\n");
+            self.down.ended = true;
+            return;
+        }
+        ledger.status = answer.status;
+        self.keep &= answer.keep;
+        self.down.framing = Framing::Length;
+        let keep = self.keep && self.client.keep_alive;
+        answer.write_head(ledger, keep, cx.now, &mut self.down.head);
+        self.down.filling.extend(&answer.body);
+        self.down.ended = true;
+    }
+
+    /// Hangs up whatever races.
+    pub(super) fn hang_up_all(&mut self, failure: Failure, cx: &Cx<'_>) {
+        for id in LaneId::ALL {
+            let taken = self.race_mut().and_then(|race| race.lanes[id.index()].take());
+            if let Some(mut lane) = taken {
+                self.outputs.push_back(Output::Hangup { lane: id });
+                self.close_record(&lane, Some(failure), cx);
+                self.settle_health(&mut lane, Some(failure), cx);
+            }
+        }
+    }
+
+    /// The client is gone: everything upstream is closed, nothing further is tried.
+    pub(super) fn gone(&mut self, cx: &Cx<'_>) {
+        let failure = Failure::of(Fault::ClientGone);
+        let answered = self.is_committed();
+        self.hang_up_all(failure, cx);
+        let complete = self.down.ended;
+        let phase = std::mem::replace(&mut self.phase, Phase::Closing);
+        if let Phase::Relaying { at, lane } = phase {
+            self.outputs.push_back(Output::Hangup { lane: at });
+            self.close_record(&lane, Some(failure), cx);
+            if let Some(ledger) = &mut self.ledger {
+                ledger.events = lane.events;
+                ledger.usage = lane.stream.usage();
+            }
+        }
+        self.body = Buf::new();
+        self.down = Down { sealed: true, ended: true, ..Down::default() };
+        self.down.write_by = Tick::NEVER;
+        self.keep = false;
+        if let Some(ledger) = &mut self.ledger
+            && !(complete && answered)
+        {
+            ledger.ending = Ending::Gone;
+            if !answered {
+                ledger.status = 499;
+            }
+        }
+    }
+
+    pub(super) fn shut_down(&mut self, cx: &Cx<'_>) {
+        self.keep = false;
+        match self.phase {
+            Phase::Trying(_) | Phase::Opened(_) => self.say(&answer::draining(), cx),
+            Phase::Relaying { .. } => self.cut(Failure::of(Fault::Shutdown), cx),
+            Phase::Closing | Phase::Done => {}
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! The members of chunks and answers, and whether they are quite OpenAI's own.
+
+use crate::base::fail::Fault;
+use crate::wire::Span;
+use crate::wire::json::{self, Kind, Member, Value};
+
+use super::loose::{self, Choice};
+
+/// The members of a chunk or answer that matter.
+#[derive(Default)]
+pub(super) struct Chunk {
+    pub(super) choices: Option<Value>,
+    pub(super) usage: Option<Value>,
+    pub(super) model: Option<Span>,
+    /// Raw with its quotes.
+    pub(super) id: Option<Span>,
+    pub(super) created: u64,
+    /// `id` or `object` is there and empty.
+    pub(super) is_nameless: bool,
+    /// It belongs to `/v1/completions`.
+    pub(super) is_text: bool,
+}
+
+impl Chunk {
+    pub(super) fn read(bytes: &[u8], members: &[Member]) -> Chunk {
+        let mut chunk = Chunk::default();
+        for member in members {
+            let value = member.value;
+            match member.key.of(bytes) {
+                b"choices" if value.kind != Kind::Null => chunk.choices = Some(value),
+                b"usage" if value.kind == Kind::Object => chunk.usage = Some(value),
+                // Groq's older place for it.
+                b"x_groq" if value.kind == Kind::Object && chunk.usage.is_none() => {
+                    let usage = json::get(bytes, value, "usage");
+                    chunk.usage = usage.filter(|usage| usage.kind == Kind::Object);
+                }
+                b"model" if value.kind == Kind::String => chunk.model = Some(value.span),
+                b"id" if value.kind == Kind::String => {
+                    chunk.id = (value.span.len > 2).then_some(value.span);
+                    chunk.is_nameless |= chunk.id.is_none();
+                }
+                b"created" => chunk.created = json::as_u64(bytes, value).unwrap_or(0),
+                b"object" => {
+                    chunk.is_nameless |= json::str_eq(bytes, value, "");
+                    chunk.is_text = json::str_eq(bytes, value, "text_completion")
+                        || json::str_eq(bytes, value, "list");
+                }
+                _ => {}
+            }
+        }
+        chunk
+    }
+
+    pub(super) fn items<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = Value> + use<'b> {
+        let empty = Value { kind: Kind::Array, span: Span::default() };
+        json::items(bytes, self.choices.unwrap_or(empty))
+    }
+}
+
+/// One element of `choices`.
+#[derive(Default)]
+pub(super) struct Item {
+    pub(super) index: Option<u64>,
+    pub(super) delta: Option<Value>,
+    pub(super) text: bool,
+    pub(super) finish: Option<Span>,
+}
+
+impl Item {
+    pub(super) fn read(bytes: &[u8], item: Value, body: &[u8]) -> Result<Item, Fault> {
+        if item.kind != Kind::Object {
+            return Err(Fault::BadFrame);
+        }
+        let mut read = Item::default();
+        for member in json::members(bytes, item) {
+            let value = member.value;
+            match member.key.of(bytes) {
+                b"index" => read.index = json::as_u64(bytes, value),
+                key if key == body && value.kind == Kind::Object => read.delta = Some(value),
+                b"text" => read.text = has_substance(value),
+                b"finish_reason" if value.kind == Kind::String => read.finish = Some(value.span),
+                _ => {}
+            }
+        }
+        Ok(read)
+    }
+}
+
+/// Whether a delta is one of OpenAI's own; if so, whether it says anything.
+pub(super) fn strict_delta(choice: &mut Choice, bytes: &[u8], delta: Value) -> Option<bool> {
+    let mut substance = false;
+    let (mut thought, mut renamed) = (false, false);
+    for part in json::members(bytes, delta) {
+        let value = part.value;
+        let says = has_substance(value);
+        match part.key.of(bytes) {
+            b"role" => continue,
+            b"content" | b"refusal" if !matches!(value.kind, Kind::String | Kind::Null) => {
+                return None;
+            }
+            b"tool_calls" if !loose::strict_calls(choice, bytes, value) => return None,
+            b"reasoning_content" => thought |= says,
+            b"reasoning" => renamed |= says,
+            _ => {}
+        }
+        substance |= says;
+    }
+    (thought || !renamed).then_some(substance)
+}
+
+/// Whether a whole message is one of OpenAI's own.
+pub(super) fn strict_message(bytes: &[u8], item: Value) -> bool {
+    let Ok(item) = Item::read(bytes, item, b"message") else { return false };
+    let Some(message) = item.delta else { return false };
+    let text = |name: &str| json::get(bytes, message, name).is_some_and(has_substance);
+    if text("reasoning") && !text("reasoning_content") {
+        return false;
+    }
+    let content = json::get(bytes, message, "content").map_or(Kind::Null, |value| value.kind);
+    if !matches!(content, Kind::String | Kind::Null) {
+        return false;
+    }
+    let list = json::get(bytes, message, "tool_calls");
+    let mut calls = list.map(|list| json::items(bytes, list)).into_iter().flatten().peekable();
+    let finish = item.finish.map(|span| loose::inside(bytes, span));
+    let odd = match finish {
+        None => false,
+        Some(finish) => {
+            !loose::is_known_finish(finish) || (finish == b"stop" && calls.peek().is_some())
+        }
+    };
+    !odd && calls.all(|call| is_strict_call(bytes, call))
+}
+
+/// Whether a whole tool call has all that OpenAI gives it.
+pub(super) fn is_strict_call(bytes: &[u8], call: Value) -> bool {
+    const PATHS: [&[&str]; 4] =
+        [&["id"], &["type"], &["function", "name"], &["function", "arguments"]];
+    PATHS.iter().all(|path| {
+        let value = json::get_path(bytes, call, path);
+        value.is_some_and(|value| value.kind == Kind::String && value.span.len > 2)
+    })
+}
+
+/// Whether a part of a delta says anything: not null, not empty.
+pub(super) fn has_substance(value: Value) -> bool {
+    match value.kind {
+        Kind::Null | Kind::False => false,
+        // `""`, `[]` and `{}` are two bytes; blanks inside brackets count as something, which is rare
+        // and only commits a little early.
+        Kind::String | Kind::Array | Kind::Object => value.span.len > 2,
+        Kind::True | Kind::Number => true,
+    }
+}

@@ -1,0 +1,314 @@
+//! Chunks that are not quite OpenAI's. Many vendors copy the format and change a little; a client that
+//! was built for OpenAI stumbles over it. `is_strict` tells such a chunk from a good one, and `read`
+//! takes it apart so that it can be told anew, in OpenAI's own words.
+//!
+//! ```text
+//!   {"delta":{"reasoning":"Hm"}}                       another name for reasoning_content
+//!   {"tool_calls":[{"id":"a","function":{...}}]}       no index, no type
+//!   {"finish_reason":"stop","usage":{...}}             usage beside the choice, not after it
+//! ```
+
+use smallvec::SmallVec;
+
+use crate::llm::event::{Finish, Usage};
+use crate::llm::sink::{Piece, Sink};
+use crate::wire::Span;
+use crate::wire::json::{self, Kind, Value};
+
+/// What the reader knows of one choice, however its chunks went out.
+#[derive(Clone, Default)]
+pub(super) struct Choice {
+    pub(super) index: u32,
+    pub(super) finished: bool,
+    /// Tool calls by their dense index.
+    pub(super) calls: SmallVec<[Call; 1]>,
+    /// Something went out.
+    pub(super) begun: bool,
+}
+
+/// One tool call.
+#[derive(Clone, Default)]
+pub(super) struct Call {
+    /// The provider's index, if it gives one.
+    number: Option<u64>,
+    /// The provider's id, raw.
+    id: SmallVec<[u8; 32]>,
+    /// Some of its arguments went out.
+    pub(super) argued: bool,
+}
+
+/// One fragment of a tool call.
+#[derive(Clone, Copy, Default)]
+struct Fragment<'b> {
+    number: Option<u64>,
+    id: &'b [u8],
+    name: &'b [u8],
+    typed: bool,
+    /// Raw string contents.
+    arguments: Option<&'b [u8]>,
+    /// Arguments that are an object instead of a string.
+    object: Option<&'b [u8]>,
+}
+
+impl Choice {
+    /// The dense index of the call that a fragment belongs to; `None` for a new one.
+    fn find(&self, fragment: &Fragment<'_>) -> Option<usize> {
+        let other = |call: &Call| {
+            !fragment.id.is_empty() && !call.id.is_empty() && *call.id != *fragment.id
+        };
+        if fragment.number.is_some() {
+            let found = self.calls.iter().position(|call| call.number == fragment.number)?;
+            let fresh = other(&self.calls[found]) && !fragment.name.is_empty();
+            return (!fresh).then_some(found);
+        }
+        if fragment.id.is_empty() {
+            return if fragment.name.is_empty() { self.calls.len().checked_sub(1) } else { None };
+        }
+        self.calls.iter().position(|call| *call.id == *fragment.id)
+    }
+
+    /// Remembers a new call.
+    fn add(&mut self, fragment: &Fragment<'_>) -> usize {
+        let id = fragment.id.iter().copied().take(ID_MAX).collect();
+        self.calls.push(Call { number: fragment.number, id, argued: false });
+        self.calls.len() - 1
+    }
+}
+
+/// Reads one element of `tool_calls`.
+fn fragment(bytes: &[u8], item: Value) -> Option<Fragment<'_>> {
+    if item.kind != Kind::Object {
+        return None;
+    }
+    let mut fragment = Fragment::default();
+    for member in json::members(bytes, item) {
+        let value = member.value;
+        match member.key.of(bytes) {
+            b"index" => fragment.number = json::as_u64(bytes, value),
+            b"id" => fragment.id = json::raw_string(bytes, value).unwrap_or_default(),
+            b"type" => fragment.typed = json::str_eq(bytes, value, "function"),
+            b"function" if value.kind == Kind::Object => {
+                for part in json::members(bytes, value) {
+                    match part.key.of(bytes) {
+                        b"name" => {
+                            fragment.name = json::raw_string(bytes, part.value).unwrap_or_default();
+                        }
+                        b"arguments" => match part.value.kind {
+                            Kind::String => {
+                                fragment.arguments = json::raw_string(bytes, part.value)
+                            }
+                            Kind::Object => fragment.object = Some(part.value.raw(bytes)),
+                            _ => {}
+                        },
+                        _ => {}
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Some(fragment)
+}
+
+/// Whether a list of tool-call fragments can be passed on as it is; notes its calls if so.
+pub(super) fn strict_calls(choice: &mut Choice, bytes: &[u8], list: Value) -> bool {
+    if list.kind == Kind::Null {
+        return true;
+    }
+    for item in json::items(bytes, list) {
+        let Some(fragment) = fragment(bytes, item) else { return false };
+        let (Some(number), None) = (fragment.number, fragment.object) else { return false };
+        let known = usize::try_from(number).is_ok_and(|number| number < choice.calls.len());
+        if known {
+            // OpenAI names a call once; clients add up what is repeated.
+            if !fragment.id.is_empty() || !fragment.name.is_empty() {
+                return false;
+            }
+        } else {
+            let next = number == choice.calls.len() as u64;
+            let named = !fragment.id.is_empty() && !fragment.name.is_empty() && fragment.typed;
+            if !(next && named && fragment.arguments.is_some()) {
+                return false;
+            }
+            choice.add(&fragment);
+        }
+        let call = &mut choice.calls[number as usize];
+        call.argued |= fragment.arguments.is_some_and(|arguments| !arguments.is_empty());
+    }
+    true
+}
+
+/// Tells the delta (or message) of one choice anew.
+pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut Sink<'_>) -> bool {
+    let mut substance = false;
+    let mut thought = false;
+    for member in json::members(bytes, delta) {
+        let value = member.value;
+        match member.key.of(bytes) {
+            b"content" => substance |= tell_content(choice.index, bytes, value, sink),
+            b"reasoning_content" | b"reasoning" if !thought => {
+                if let Some(text) = text(bytes, value) {
+                    sink.reason(choice.index, Piece::Raw(text));
+                    (thought, substance) = (true, true);
+                }
+            }
+            b"refusal" => {
+                if let Some(text) = text(bytes, value) {
+                    sink.refuse(choice.index, Piece::Raw(text));
+                    substance = true;
+                }
+            }
+            b"tool_calls" if value.kind == Kind::Array => {
+                for item in json::items(bytes, value) {
+                    substance |= tell_call(choice, bytes, item, sink);
+                }
+            }
+            b"annotations" if value.kind == Kind::Array => {
+                for item in json::items(bytes, value) {
+                    sink.annotate(choice.index, item.raw(bytes));
+                }
+            }
+            _ => {}
+        }
+    }
+    substance
+}
+
+/// The contents of a string that is not empty.
+fn text(bytes: &[u8], value: Value) -> Option<&[u8]> {
+    json::raw_string(bytes, value).filter(|text| !text.is_empty())
+}
+
+/// `content` as a string, or as Mistral's list of thinking and text parts.
+fn tell_content(choice: u32, bytes: &[u8], content: Value, sink: &mut Sink<'_>) -> bool {
+    if let Some(text) = text(bytes, content) {
+        sink.text(choice, Piece::Raw(text));
+        return true;
+    }
+    let mut substance = false;
+    for part in json::items(bytes, content) {
+        let thoughts = json::get(bytes, part, "thinking");
+        match thoughts {
+            Some(Value { kind: Kind::Array, span }) => {
+                for thought in json::items(bytes, Value { kind: Kind::Array, span }) {
+                    let thought = json::get(bytes, thought, "text");
+                    if let Some(text) = thought.and_then(|thought| text(bytes, thought)) {
+                        sink.reason(choice, Piece::Raw(text));
+                        substance = true;
+                    }
+                }
+            }
+            Some(value) => {
+                if let Some(text) = text(bytes, value) {
+                    sink.reason(choice, Piece::Raw(text));
+                    substance = true;
+                }
+            }
+            None => {
+                let said = json::get(bytes, part, "text");
+                if let Some(text) = said.and_then(|said| text(bytes, said)) {
+                    sink.text(choice, Piece::Raw(text));
+                    substance = true;
+                }
+            }
+        }
+    }
+    substance
+}
+
+fn tell_call(choice: &mut Choice, bytes: &[u8], item: Value, sink: &mut Sink<'_>) -> bool {
+    let Some(fragment) = fragment(bytes, item) else { return false };
+    let index = match choice.find(&fragment) {
+        Some(index) => index,
+        // A call without a name is no call; its name may still come.
+        None if fragment.name.is_empty() => return false,
+        None => {
+            let index = choice.add(&fragment);
+            sink.tool(choice.index, Piece::Raw(fragment.id), Piece::Raw(fragment.name));
+            index
+        }
+    };
+    let number = index as u32;
+    if let Some(arguments) = fragment.arguments.filter(|arguments| !arguments.is_empty()) {
+        sink.args(choice.index, number, Piece::Raw(arguments));
+        choice.calls[index].argued = true;
+    }
+    if let Some(object) = fragment.object.and_then(|object| std::str::from_utf8(object).ok()) {
+        sink.args(choice.index, number, Piece::Text(object));
+        choice.calls[index].argued = true;
+    }
+    true
+}
+
+/// A vendor's finish reason in OpenAI's words; `None` for an empty one, `Err` for a failure.
+pub(super) fn finish(raw: &[u8]) -> Result<Option<Finish>, ()> {
+    Ok(Some(match raw {
+        b"" | b"null" => return Ok(None),
+        b"length" | b"max_tokens" | b"model_length" => Finish::Length,
+        b"tool_calls" | b"function_call" | b"tool_use" => Finish::ToolCalls,
+        b"content_filter" | b"sensitive" | b"refusal" => Finish::ContentFilter,
+        b"error" | b"abort" | b"network_error" => return Err(()),
+        _ => Finish::Stop,
+    }))
+}
+
+/// Whether OpenAI has this finish reason.
+pub(super) fn is_known_finish(raw: &[u8]) -> bool {
+    matches!(raw, b"stop" | b"length" | b"tool_calls" | b"content_filter" | b"function_call")
+}
+
+/// Token counts, with the arithmetic of vendors mended: OpenAI's completion includes reasoning, its
+/// prompt includes what was cached or heard, and the total is their sum. The second value says whether
+/// the provider's own object says just that.
+pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
+    if object.kind != Kind::Object {
+        return None;
+    }
+    let number = |of: Value, name: &str| {
+        json::get(bytes, of, name).and_then(|value| json::as_u64(bytes, value))
+    };
+    let detail = |group: &str, name: &str| {
+        let group = json::get(bytes, object, group)?;
+        (group.kind == Kind::Object).then(|| number(group, name)).flatten()
+    };
+    let (prompt, completion) =
+        (number(object, "prompt_tokens"), number(object, "completion_tokens"));
+    let total = number(object, "total_tokens");
+    let standard = (
+        detail("prompt_tokens_details", "cached_tokens"),
+        detail("completion_tokens_details", "reasoning_tokens"),
+    );
+    let cached = standard
+        .0
+        .or_else(|| number(object, "prompt_cache_hit_tokens"))
+        .or_else(|| number(object, "cached_tokens"))
+        .unwrap_or(0);
+    let reasoning = standard.1.or_else(|| number(object, "reasoning_tokens")).unwrap_or(0);
+    let mut usage = Usage {
+        prompt: prompt.unwrap_or(0),
+        completion: completion.unwrap_or(0),
+        cached,
+        reasoning,
+    };
+    let more = total.map_or(0, |total| total.saturating_sub(usage.prompt + usage.completion));
+    let heard = detail("prompt_tokens_details", "audio_tokens").unwrap_or(0);
+    if more > 0 && more == heard {
+        usage.prompt += more;
+    } else {
+        usage.completion += more;
+    }
+    let plain = more == 0
+        && prompt.is_some()
+        && cached == standard.0.unwrap_or(0)
+        && reasoning == standard.1.unwrap_or(0);
+    Some((usage, plain))
+}
+
+/// The raw contents of a string span, without its quotes.
+pub(super) fn inside(bytes: &[u8], span: Span) -> &[u8] {
+    let raw = span.of(bytes);
+    raw.get(1..raw.len().saturating_sub(1)).unwrap_or_default()
+}
+
+/// Ids are short; what is longer is only told apart by its beginning.
+const ID_MAX: usize = 128;

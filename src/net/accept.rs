@@ -1,0 +1,50 @@
+//! The accept loop. Its operation is never dropped: a dropped accept leaks the connection that it won.
+
+use std::rc::Rc;
+
+use crate::base::tick::Ms;
+use crate::net::beacon::Level;
+use crate::net::conn;
+use crate::net::core::Core;
+use crate::rt::{Accept as _, Rt, Stop as _, is_stopped};
+
+/// Accepts until the core drains.
+pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
+    let mut stop = R::Stop::new();
+    while core.beacon.level() == Level::Running {
+        let accepted = {
+            let handle = stop.handle();
+            let mut accept = std::pin::pin!(listener.accept(handle));
+            let mut drain = std::pin::pin!(core.beacon.reached(Level::Draining));
+            let first = std::future::poll_fn(|cx| {
+                use std::future::Future as _;
+                use std::task::Poll;
+                if let Poll::Ready(done) = accept.as_mut().poll(cx) {
+                    return Poll::Ready(Some(done));
+                }
+                drain.as_mut().poll(cx).map(|()| None)
+            })
+            .await;
+            match first {
+                Some(done) => done,
+                None => {
+                    stop.stop();
+                    accept.await
+                }
+            }
+        };
+        match accepted {
+            Ok((reader, writer, _peer)) if core.enter() => {
+                core.rt.spawn(conn::run(core.clone(), reader, writer));
+            }
+            // Over the limit: a reset costs nobody anything, and says try again.
+            Ok((reader, writer, _peer)) => R::abort(reader, writer),
+            Err(error) if is_stopped(&error) => return,
+            // Out of descriptors, or the peer is gone already: a pause keeps this from spinning.
+            Err(_) => core.rt.sleep_until(core.rt.now() + PAUSE).await,
+        }
+    }
+}
+
+/// After a failed accept.
+const PAUSE: Ms = Ms(20);

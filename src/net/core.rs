@@ -1,0 +1,241 @@
+//! What one core's tasks share, and the core's life: accept, serve, drain, end.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::{Arc, RwLock};
+
+use crate::base::ids::{CoreId, EndpointId, Table as Rows};
+use crate::base::rng::Rng;
+use crate::base::tick::Ms;
+use crate::config::{GatewayKey, Server};
+use crate::net::accept;
+use crate::net::beacon::{Beacon, Level};
+use crate::net::names::Names;
+use crate::net::pool::Pool;
+use crate::net::tls::Profile;
+use crate::net::watch::Watch;
+use crate::route::Table;
+use crate::rt::Rt;
+
+/// One load of the config, compiled. Immutable; an exchange keeps the one it began with.
+pub struct Snapshot {
+    /// Rises with each load; what a pool belongs to.
+    pub generation: u64,
+    /// Limits and time-outs of the client's side.
+    pub server: Server,
+    /// Who may call; empty: everybody.
+    pub keys: Vec<GatewayKey>,
+    /// Who is tried.
+    pub table: Table,
+    /// How TLS endpoints are connected to.
+    pub tls: Rows<EndpointId, Option<Profile>>,
+}
+
+impl Snapshot {
+    /// Makes a snapshot: a TLS profile for each endpoint that speaks it.
+    ///
+    /// # Errors
+    /// The endpoint whose name or CA can't be used, and why.
+    pub fn new(
+        generation: u64,
+        server: Server,
+        keys: Vec<GatewayKey>,
+        table: Table,
+    ) -> Result<Snapshot, String> {
+        let mut tls = Rows::new();
+        for (_, endpoint) in table.endpoints.iter() {
+            let profile = if endpoint.tls {
+                let profile = Profile::new(&endpoint.host, endpoint.ca.as_deref());
+                Some(profile.map_err(|why| format!("{}: {why}", endpoint.host))?)
+            } else {
+                None
+            };
+            tls.push(profile);
+        }
+        Ok(Snapshot { generation, server, keys, table, tls })
+    }
+}
+
+/// What all cores share.
+pub struct Shared {
+    snapshot: RwLock<Arc<Snapshot>>,
+    /// Addresses of names.
+    pub names: Names,
+    /// Metrics and log.
+    pub watch: Arc<dyn Watch>,
+    level: AtomicU8,
+    /// Client connections over all cores.
+    connections: AtomicU32,
+}
+
+impl Shared {
+    /// Shares a first snapshot.
+    pub fn new(snapshot: Snapshot, names: Names, watch: Arc<dyn Watch>) -> Shared {
+        let snapshot = RwLock::new(Arc::new(snapshot));
+        Shared {
+            snapshot,
+            names,
+            watch,
+            level: AtomicU8::new(Level::Running as u8),
+            connections: AtomicU32::new(0),
+        }
+    }
+
+    /// The snapshot of now. Held for a reference count's time.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.read().unwrap_or_else(|poisoned| poisoned.into_inner()).clone()
+    }
+
+    /// Publishes another snapshot; exchanges that run keep theirs.
+    pub fn publish(&self, snapshot: Snapshot) {
+        let mut slot = self.snapshot.write().unwrap_or_else(|poisoned| poisoned.into_inner());
+        *slot = Arc::new(snapshot);
+    }
+
+    /// How far the end has come.
+    pub fn level(&self) -> Level {
+        Level::from_u8(self.level.load(Ordering::Acquire))
+    }
+
+    /// Raises the level on all cores; they notice within a tick (`TICK`).
+    pub fn raise(&self, level: Level) {
+        self.level.fetch_max(level as u8, Ordering::AcqRel);
+    }
+}
+
+/// One core.
+pub struct Core<R: Rt> {
+    /// Its runtime.
+    pub rt: R,
+    /// Which one.
+    pub id: CoreId,
+    /// What all cores share.
+    pub shared: Arc<Shared>,
+    /// Idle connections to providers.
+    pub pool: Pool<R>,
+    /// Draining and stopping, for this core's tasks.
+    pub beacon: Beacon,
+    /// Request ids and turns.
+    pub rng: RefCell<Rng>,
+    turn: Cell<u32>,
+    live: Cell<usize>,
+}
+
+impl<R: Rt> Core<R> {
+    /// A core at the start of its life.
+    pub fn new(rt: R, id: CoreId, shared: Arc<Shared>, seed: u64) -> Rc<Core<R>> {
+        Rc::new(Core {
+            rt,
+            id,
+            shared,
+            pool: Pool::default(),
+            beacon: Beacon::new(),
+            rng: RefCell::new(Rng::new(seed)),
+            turn: Cell::new(0),
+            live: Cell::new(0),
+        })
+    }
+
+    /// Rises with each plan: whose turn among a provider's keys it is.
+    pub fn next_turn(&self) -> u32 {
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        turn
+    }
+
+    /// Client connections that are open on this core.
+    pub fn live(&self) -> usize {
+        self.live.get()
+    }
+
+    /// Counts a connection in; false, and nothing counted, if `server.connections_max` is reached.
+    pub(super) fn enter(&self) -> bool {
+        let max = self.shared.snapshot().server.connections_max.unwrap_or(u32::MAX);
+        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= max {
+            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+            return false;
+        }
+        self.live.set(self.live.get() + 1);
+        self.shared.watch.connected(self.id);
+        true
+    }
+
+    /// Counts a connection out.
+    pub(super) fn leave(&self) {
+        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
+        self.live.set(self.live.get() - 1);
+        self.shared.watch.disconnected(self.id);
+    }
+}
+
+/// Why a core came to its end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It was asked to, and every connection is closed.
+    Drained,
+    /// It was asked to, and connections were left when time was up.
+    Abandoned {
+        /// How many.
+        connections: usize,
+    },
+    /// A task panicked: its state may be torn, so the core starts anew.
+    Panicked,
+}
+
+/// Serves listeners until the process drains or a task panics.
+pub async fn serve<R: Rt>(
+    rt: R,
+    listeners: Vec<R::Listener>,
+    shared: Arc<Shared>,
+    id: CoreId,
+    seed: u64,
+) -> End {
+    let core = Core::new(rt.clone(), id, shared, seed);
+    let keeper = core.clone();
+    rt.spawn(async move { keeper.pool.keep().await });
+    for listener in listeners {
+        rt.spawn(accept::run(core.clone(), listener));
+    }
+    let panicked = watch_over(&core).await;
+    core.beacon.raise(Level::Stopping);
+    let connections = wind_up(&core).await;
+    core.pool.clear();
+    match (panicked, connections) {
+        (true, _) => End::Panicked,
+        (false, 0) => End::Drained,
+        (false, connections) => End::Abandoned { connections },
+    }
+}
+
+/// Ticks until the core shall end; says whether because of a panic.
+async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
+    loop {
+        core.rt.sleep_until(core.rt.now() + TICK).await;
+        let now = core.rt.now();
+        core.beacon.tick(now);
+        core.pool.trim(now);
+        if core.rt.panics() > 0 {
+            return true;
+        }
+        let level = core.shared.level();
+        core.beacon.raise(level);
+        if level == Level::Stopping || (level == Level::Draining && core.live() == 0) {
+            return false;
+        }
+    }
+}
+
+/// Waits for connections to end after `Stopping`; says how many did not.
+async fn wind_up<R: Rt>(core: &Core<R>) -> usize {
+    let until = core.rt.now() + WIND_UP;
+    while core.live() > 0 && core.rt.now() < until {
+        core.rt.sleep_until(core.rt.now() + Ms(5)).await;
+    }
+    core.live()
+}
+
+/// How often a core looks for what other threads want.
+const TICK: Ms = Ms(50);
+/// How long connections get to say their last words.
+const WIND_UP: Ms = Ms(2_000);

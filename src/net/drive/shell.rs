@@ -1,0 +1,529 @@
+//! What a drive knows: both lanes' connections, the client's socket, the exchange. It turns outputs into
+//! operations to start and completions into inputs; it awaits nothing.
+
+use std::collections::VecDeque;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use super::{Done, Start, drain};
+use crate::base::buf::Buf;
+use crate::base::fail::Fault;
+use crate::base::ids::EndpointId;
+use crate::base::limits;
+use crate::base::tick::Tick;
+use crate::exchange::phase::LaneId;
+use crate::exchange::{Cx, Exchange, Input, Output, Side};
+use crate::net::conn::Down;
+use crate::net::core::{Core, Snapshot};
+use crate::net::dial::{self, Conn};
+use crate::net::tls;
+use crate::rt::{Rt, Stop as _, is_stopped};
+
+/// One lane's connection and what is in flight on it.
+struct LaneIo<R: Rt> {
+    reader: Option<R::Reader>,
+    writer: Option<R::Writer>,
+    tls: Option<Box<tls::Session>>,
+    endpoint: Option<EndpointId>,
+    /// Received bytes: plaintext, or records under TLS.
+    rx: Buf,
+    /// Opened records.
+    plain: Buf,
+    /// How much the next read may take.
+    read_bytes: usize,
+    stop_read: R::Stop,
+    stop_write: R::Stop,
+    dialing: bool,
+    reading: bool,
+    writing: bool,
+    /// The bytes under way are TLS's own, not the request.
+    own_bytes: bool,
+    /// Given up: completions are swallowed, then the socket is closed.
+    closing: bool,
+    /// Asked for while `closing`.
+    waiting: Option<(EndpointId, bool, Tick)>,
+}
+
+impl<R: Rt> LaneIo<R> {
+    pub(super) fn new() -> LaneIo<R> {
+        LaneIo {
+            reader: None,
+            writer: None,
+            tls: None,
+            endpoint: None,
+            rx: Buf::new(),
+            plain: Buf::new(),
+            read_bytes: limits::READ_BYTES_MIN,
+            stop_read: R::Stop::new(),
+            stop_write: R::Stop::new(),
+            dialing: false,
+            reading: false,
+            writing: false,
+            own_bytes: false,
+            closing: false,
+            waiting: None,
+        }
+    }
+
+    fn is_busy(&self) -> bool {
+        self.dialing || self.reading || self.writing
+    }
+
+    /// Closes the socket once nothing is in flight.
+    fn close_if_idle(&mut self) {
+        if self.closing && !self.is_busy() {
+            self.closing = false;
+            self.reader = None;
+            self.writer = None;
+            self.tls = None;
+            self.rx = Buf::new();
+            self.plain = Buf::new();
+        }
+    }
+
+    /// Takes the connection out, for the pool.
+    fn take_conn(&mut self) -> Option<Conn<R>> {
+        self.rx = Buf::new();
+        self.plain = Buf::new();
+        let (reader, writer) = (self.reader.take()?, self.writer.take()?);
+        Some(Conn { reader, writer, tls: self.tls.take() })
+    }
+}
+
+pub(super) struct Shell<'a, R: Rt> {
+    core: &'a Rc<Core<R>>,
+    pub(super) down: &'a mut Down<R>,
+    exchange: Box<Exchange>,
+    snapshot: Arc<Snapshot>,
+    lanes: [LaneIo<R>; 2],
+    stop_down: R::Stop,
+    down_reading: bool,
+    down_writing: bool,
+    watching: bool,
+    starts: VecDeque<Start<R>>,
+    pub(super) finish: Option<bool>,
+}
+
+impl<'a, R: Rt> Shell<'a, R> {
+    pub(super) fn new(
+        core: &'a Rc<Core<R>>,
+        down: &'a mut Down<R>,
+        exchange: Box<Exchange>,
+        snapshot: Arc<Snapshot>,
+    ) -> Shell<'a, R> {
+        let mut shell = Shell {
+            core,
+            down,
+            exchange,
+            snapshot,
+            lanes: [LaneIo::new(), LaneIo::new()],
+            stop_down: R::Stop::new(),
+            down_reading: false,
+            down_writing: false,
+            watching: false,
+            starts: VecDeque::with_capacity(4),
+            finish: None,
+        };
+        shell.watch();
+        shell
+    }
+
+    /// Whether nothing is left to do and nothing is in flight.
+    pub(super) fn is_over(&self) -> bool {
+        self.finish.is_some()
+            && !self.down_reading
+            && !self.down_writing
+            && self.lanes.iter().all(|lane| !lane.is_busy())
+    }
+
+    /// Hands the ledger on; says whether the client's connection goes on.
+    pub(super) fn keep(mut self) -> bool {
+        if let Some(ledger) = self.exchange.take_ledger() {
+            self.core.shared.watch.ended(self.core.id, *ledger);
+        }
+        let whole = self.down.reader.is_some() && self.down.writer.is_some();
+        self.finish.unwrap_or(false) && whole
+    }
+
+    /// The next operation to start.
+    pub(super) fn next(&mut self) -> Option<Start<R>> {
+        loop {
+            if let Some(start) = self.starts.pop_front() {
+                return Some(start);
+            }
+            let output = self.exchange.poll()?;
+            self.carry_out(output);
+        }
+    }
+
+    fn step(&mut self, input: Input<'_>) {
+        let cx =
+            Cx { now: self.core.rt.now(), wall: self.core.rt.wall(), table: &self.snapshot.table };
+        self.exchange.step(input, &cx);
+    }
+
+    fn carry_out(&mut self, output: Output) {
+        match output {
+            Output::Dial { lane, endpoint, fresh, by } => self.dial(lane, endpoint, fresh, by),
+            Output::Read { lane } => self.read_up(lane),
+            Output::Write { side: Side::Down } => {
+                let buf = self.exchange.take_write(Side::Down);
+                self.write_down(buf);
+            }
+            Output::Write { side: Side::Up(lane) } => {
+                let buf = self.exchange.take_write(Side::Up(lane));
+                self.write_request(lane, buf);
+            }
+            Output::Arm { at } => self.starts.push_back(Start::Arm(at)),
+            Output::Hangup { lane } => self.hang_up(lane),
+            Output::Release { lane } => self.release(lane),
+            Output::Drain { lane } => self.drain(lane),
+            Output::Finish { keep } => self.wind_up(keep),
+        }
+    }
+
+    // ---- upstream ----
+
+    fn dial(&mut self, lane: LaneId, endpoint: EndpointId, fresh: bool, by: Tick) {
+        let io = &mut self.lanes[lane.index()];
+        if io.closing {
+            io.waiting = Some((endpoint, fresh, by));
+            return;
+        }
+        debug_assert!(!self.exchange.is_committed(), "no dial after the commit");
+        io.endpoint = Some(endpoint);
+        let pooled =
+            if fresh { None } else { self.core.pool.take(self.snapshot.generation, endpoint) };
+        self.core.shared.watch.dialed(self.core.id, pooled.is_none());
+        if let Some(conn) = pooled {
+            self.seat(lane, conn);
+            self.step(Input::Dialed { lane, reused: true });
+            return;
+        }
+        io.dialing = true;
+        let dial = dial::dial(
+            self.core.rt.clone(),
+            self.core.shared.clone(),
+            self.snapshot.clone(),
+            endpoint,
+            by,
+        );
+        self.starts.push_back(Start::Dial(lane, Box::pin(dial)));
+    }
+
+    fn seat(&mut self, lane: LaneId, conn: Conn<R>) {
+        let io = &mut self.lanes[lane.index()];
+        io.reader = Some(conn.reader);
+        io.writer = Some(conn.writer);
+        io.tls = conn.tls;
+        io.own_bytes = false;
+        io.read_bytes = limits::READ_BYTES_MIN;
+    }
+
+    fn read_up(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        let Some(reader) = io.reader.take() else { return };
+        io.reading = true;
+        let mut buf = io.rx.take();
+        buf.reserve(io.read_bytes);
+        let stop = io.stop_read.handle();
+        self.starts.push_back(Start::ReadUp(lane, reader, buf, stop));
+    }
+
+    fn write_request(&mut self, lane: LaneId, plain: Buf) {
+        let io = &mut self.lanes[lane.index()];
+        let buf = match &mut io.tls {
+            None => plain,
+            Some(session) => {
+                let mut cipher = Buf::with_capacity(plain.len() + plain.len() / 64 + 64);
+                if session.seal(&plain, &mut cipher).is_err() {
+                    self.step(Input::Broke { lane, fault: Fault::Tls, write: false });
+                    return;
+                }
+                cipher
+            }
+        };
+        self.write_up(lane, buf);
+    }
+
+    fn write_up(&mut self, lane: LaneId, buf: Buf) {
+        let io = &mut self.lanes[lane.index()];
+        let Some(writer) = io.writer.take() else { return };
+        io.writing = true;
+        let stop = io.stop_write.handle();
+        self.starts.push_back(Start::WriteUp(lane, writer, buf, stop));
+    }
+
+    fn hang_up(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        io.waiting = None;
+        io.closing = true;
+        if io.dialing {
+            io.dialing = false;
+            self.starts.push_back(Start::DropDial(lane));
+        }
+        if io.reading {
+            io.stop_read.stop();
+        }
+        if io.writing {
+            io.stop_write.stop();
+        }
+        io.close_if_idle();
+    }
+
+    fn release(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        if io.is_busy() {
+            self.hang_up(lane);
+            return;
+        }
+        if let (Some(endpoint), Some(conn)) = (io.endpoint, io.take_conn()) {
+            let now = self.core.rt.now();
+            self.core.pool.put(self.snapshot.generation, endpoint, conn, now);
+        }
+    }
+
+    /// Reads what is left of a body aside, so that neither client nor pool waits for it.
+    fn drain(&mut self, lane: LaneId) {
+        let io = &mut self.lanes[lane.index()];
+        let rest = self.exchange.take_rest();
+        if io.is_busy() {
+            self.hang_up(lane);
+            return;
+        }
+        if let (Some(endpoint), Some(conn), Some(body)) = (io.endpoint, io.take_conn(), rest) {
+            let (core, generation) = (self.core.clone(), self.snapshot.generation);
+            self.core.rt.spawn(drain(core, conn, body, generation, endpoint));
+        }
+    }
+
+    // ---- the client ----
+
+    fn watch(&mut self) {
+        if self.finish.is_none() && self.down.rx.len() < limits::PIPELINE_BYTES_MAX {
+            self.watching = true;
+            self.starts.push_back(Start::Watch);
+        }
+    }
+
+    fn write_down(&mut self, buf: Buf) {
+        debug_assert!(!self.down_writing);
+        if buf.is_empty() {
+            self.step(Input::Wrote { side: Side::Down, done: true });
+            return;
+        }
+        let Some(writer) = self.down.writer.take() else { return };
+        self.down_writing = true;
+        let stop = self.stop_down.handle();
+        self.starts.push_back(Start::WriteDown(writer, buf, stop));
+    }
+
+    fn wind_up(&mut self, keep: bool) {
+        self.finish = Some(keep);
+        for lane in LaneId::ALL {
+            if self.lanes[lane.index()].is_busy() || self.lanes[lane.index()].reader.is_some() {
+                self.hang_up(lane);
+            }
+        }
+        if self.down_reading {
+            self.down.stop.stop();
+        }
+        if self.down_writing {
+            self.stop_down.stop();
+        }
+    }
+
+    // ---- completions ----
+
+    pub(super) fn took(&mut self, done: Done<R>) {
+        match done {
+            Done::Dialed(lane, dialed) => self.dialed(lane, dialed),
+            Done::ReadUp(lane, reader, result, buf) => self.received(lane, reader, result, buf),
+            Done::WroteUp(lane, writer, result, buf) => self.wrote_up(lane, writer, result, buf),
+            Done::WroteDown(writer, result, buf) => self.wrote_down(writer, result, buf),
+            Done::ReadDown(reader, result, buf) => self.read_down(reader, result, buf),
+            Done::Readable => self.readable(),
+            Done::Alarm => self.step(Input::Alarm),
+            Done::Stopping => self.step(Input::Shutdown),
+        }
+    }
+
+    fn dialed(&mut self, lane: LaneId, dialed: Result<Conn<R>, Fault>) {
+        self.lanes[lane.index()].dialing = false;
+        match dialed {
+            Ok(conn) => {
+                self.seat(lane, conn);
+                self.step(Input::Dialed { lane, reused: false });
+            }
+            Err(fault) => self.step(Input::Broke { lane, fault, write: false }),
+        }
+    }
+
+    /// After an operation of a lane that is being closed: swallow it, and go on with what waits.
+    fn swallowed(&mut self, lane: LaneId) -> bool {
+        let io = &mut self.lanes[lane.index()];
+        if !io.closing {
+            return false;
+        }
+        io.close_if_idle();
+        if !io.closing
+            && let Some((endpoint, fresh, by)) = io.waiting.take()
+        {
+            self.dial(lane, endpoint, fresh, by);
+        }
+        true
+    }
+
+    fn received(&mut self, lane: LaneId, reader: R::Reader, result: io::Result<usize>, buf: Buf) {
+        let io = &mut self.lanes[lane.index()];
+        io.reader = Some(reader);
+        io.reading = false;
+        io.rx = buf;
+        let tls = io.tls.is_some();
+        if self.swallowed(lane) {
+            return;
+        }
+        match result {
+            // Under TLS an end without a close_notify is a cut (RFC 8446 section 6.1).
+            Ok(0) if tls => {
+                self.step(Input::Broke { lane, fault: Fault::Eof, write: false });
+            }
+            Ok(0) => self.step(Input::Ended { lane }),
+            Ok(count) => self.take_in(lane, count),
+            Err(error) => {
+                let fault = if is_stopped(&error) { Fault::Eof } else { Fault::Reset };
+                self.step(Input::Broke { lane, fault, write: false });
+            }
+        }
+    }
+
+    /// Opens what was received and gives it to the exchange.
+    fn take_in(&mut self, lane: LaneId, count: usize) {
+        let io = &mut self.lanes[lane.index()];
+        if count >= io.read_bytes {
+            // A full read: more is waiting than was asked for.
+            io.read_bytes = (io.read_bytes * 4).min(limits::READ_BYTES_MAX);
+        }
+        let mut rx = io.rx.take();
+        let Some(session) = &mut io.tls else {
+            self.step(Input::Received { lane, rx: &mut rx });
+            self.put_back(lane, rx);
+            return;
+        };
+        let mut plain = io.plain.take();
+        let opened = session.open(&mut rx, &mut plain);
+        io.rx = rx;
+        let mut own = Buf::new();
+        if session.wants_write() && io.writer.is_some() && session.flush(&mut own).is_ok() {
+            io.own_bytes = true;
+            self.write_up(lane, own);
+        }
+        if plain.is_empty() && opened.is_ok() {
+            // Records without payload: nothing for the exchange, read on.
+            let closed = matches!(opened, Ok(true));
+            self.lanes[lane.index()].plain = plain;
+            if closed {
+                self.step(Input::Ended { lane });
+            } else {
+                self.read_up(lane);
+            }
+            return;
+        }
+        if !plain.is_empty() {
+            self.step(Input::Received { lane, rx: &mut plain });
+        }
+        plain.clear();
+        let io = &mut self.lanes[lane.index()];
+        if !io.closing && io.reader.is_some() {
+            io.plain = plain;
+        }
+        match opened {
+            Ok(false) => {}
+            Ok(true) => self.step(Input::Ended { lane }),
+            Err(fault) => self.step(Input::Broke { lane, fault, write: false }),
+        }
+    }
+
+    /// Keeps a receive buffer's memory for the lane's next read.
+    fn put_back(&mut self, lane: LaneId, mut rx: Buf) {
+        rx.clear();
+        let io = &mut self.lanes[lane.index()];
+        if !io.closing && io.rx.capacity() == 0 {
+            io.rx = rx;
+        }
+    }
+
+    fn wrote_up(
+        &mut self,
+        lane: LaneId,
+        writer: R::Writer,
+        result: io::Result<usize>,
+        mut buf: Buf,
+    ) {
+        let io = &mut self.lanes[lane.index()];
+        io.writer = Some(writer);
+        io.writing = false;
+        if self.swallowed(lane) {
+            return;
+        }
+        match result {
+            Ok(count) if count > 0 => {
+                buf.consume(count);
+                if !buf.is_empty() {
+                    self.write_up(lane, buf);
+                } else if !std::mem::take(&mut self.lanes[lane.index()].own_bytes) {
+                    self.step(Input::Wrote { side: Side::Up(lane), done: true });
+                }
+            }
+            Ok(_) | Err(_) => {
+                self.step(Input::Broke { lane, fault: Fault::Reset, write: true });
+            }
+        }
+    }
+
+    fn wrote_down(&mut self, writer: R::Writer, result: io::Result<usize>, mut buf: Buf) {
+        self.down.writer = Some(writer);
+        self.down_writing = false;
+        if self.finish.is_some() {
+            return;
+        }
+        match result {
+            Ok(count) if count > 0 => {
+                buf.consume(count);
+                let done = buf.is_empty();
+                if !done {
+                    self.write_down(buf);
+                }
+                self.step(Input::Wrote { side: Side::Down, done });
+            }
+            Ok(_) | Err(_) => self.step(Input::Gone),
+        }
+    }
+
+    fn readable(&mut self) {
+        self.watching = false;
+        if self.finish.is_some() {
+            return;
+        }
+        let Some(reader) = self.down.reader.take() else { return };
+        let mut rx = self.down.rx.take();
+        rx.reserve(limits::READ_BYTES_MIN);
+        self.down_reading = true;
+        let stop = self.down.stop.handle();
+        self.starts.push_back(Start::ReadDown(reader, rx, stop));
+    }
+
+    fn read_down(&mut self, reader: R::Reader, result: io::Result<usize>, buf: Buf) {
+        self.down.reader = Some(reader);
+        self.down.rx = buf;
+        self.down_reading = false;
+        if self.finish.is_some() {
+            return;
+        }
+        match result {
+            Ok(count) if count > 0 => self.watch(),
+            Ok(_) | Err(_) => self.step(Input::Gone),
+        }
+    }
+}

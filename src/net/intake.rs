@@ -1,0 +1,430 @@
+//! From a request's bytes to an exchange: who calls, which surface, what is asked, who will be tried.
+//! Whatever is wrong here is answered without touching an upstream.
+
+use std::fmt::Write as _;
+use std::sync::Arc;
+
+use sha2::{Digest as _, Sha256};
+use smallvec::SmallVec;
+use subtle::ConstantTimeEq as _;
+
+use crate::base::buf::Buf;
+use crate::base::ids::{Id as _, KeyId};
+use crate::base::tick::Ms;
+use crate::config::Commit;
+use crate::exchange::answer::{Answer, Client, ErrorText};
+use crate::exchange::ledger::{Ending, Ledger};
+use crate::exchange::{Cx, Exchange, Job};
+use crate::llm::request::{Ask, AskFault, Envelope, Surface};
+use crate::net::core::{Core, Snapshot};
+use crate::route::{self, Refusal, Wish};
+use crate::rt::Rt;
+use crate::wire::http1::head::{Method, RequestHead};
+
+/// What the head of a request says.
+pub(super) struct Intake {
+    /// It goes no further.
+    pub refused: Option<Answer>,
+    /// Its ledger, begun.
+    pub ledger: Ledger,
+    envelope: Envelope,
+    commit: Option<Commit>,
+    deadline: Option<Ms>,
+    dry_run: bool,
+    /// The body may name a model.
+    json: bool,
+    /// `/v1/models/NAME`.
+    single: Option<String>,
+}
+
+/// A ledger for a request whose head could not be read.
+pub(super) fn blank_ledger<R: Rt>(core: &Core<R>) -> Ledger {
+    let now = core.rt.now();
+    Ledger {
+        id: new_id(core),
+        key: None,
+        surface: Surface::None,
+        stream: false,
+        model: Arc::from(""),
+        wall: core.rt.wall(),
+        began: now,
+        committed: None,
+        ended: now,
+        status: 0,
+        ending: Ending::Error,
+        attempts: SmallVec::new(),
+        winner: None,
+        events: 0,
+        bytes_in: 0,
+        bytes_out: 0,
+        usage: None,
+        wasted: 0,
+        budget_spent: false,
+        opened: false,
+    }
+}
+
+/// Reads a head: surface, caller, overrides.
+pub(super) fn open<R: Rt>(
+    core: &Core<R>,
+    snapshot: &Snapshot,
+    head: &RequestHead,
+    bytes: &[u8],
+) -> Box<Intake> {
+    let mut ledger = blank_ledger(core);
+    if let Some(id) = head.field(bytes, b"x-request-id").and_then(sane_id) {
+        ledger.id = Arc::from(id);
+    }
+    let mut intake = Box::new(Intake {
+        refused: None,
+        ledger,
+        envelope: Envelope::default(),
+        commit: None,
+        deadline: None,
+        dry_run: head.field(bytes, b"x-firstbyte-dry-run").is_some_and(|value| value == b"1"),
+        json: true,
+        single: None,
+    });
+    intake.refused = intake.fill(snapshot, head, bytes).err().map(|answer| {
+        // An answer to HEAD has no content (RFC 9110 section 9.3.2), and what it would have been says
+        // little without it.
+        let is_head = head.method == Method::Head;
+        if is_head { Answer { body: Vec::new(), ..answer }.closing() } else { answer }
+    });
+    intake
+}
+
+impl Intake {
+    fn fill(
+        &mut self,
+        snapshot: &Snapshot,
+        head: &RequestHead,
+        bytes: &[u8],
+    ) -> Result<(), Answer> {
+        let path = std::str::from_utf8(head.path(bytes)).unwrap_or_default();
+        self.ledger.key = caller(snapshot, head, bytes)?;
+        self.ledger.surface = self.surface(head.method, path)?;
+        self.overrides(head, bytes)?;
+        let target = std::str::from_utf8(head.target.of(bytes)).unwrap_or_default();
+        self.envelope.method = head.method.name();
+        self.envelope.path = target.strip_prefix("/v1").unwrap_or_default().to_owned();
+        for name in FORWARDED {
+            if let Some(value) = head.field(bytes, name.as_bytes()) {
+                self.envelope.fields.push((name, value.to_vec()));
+            }
+        }
+        if self.ledger.surface == Surface::Other {
+            let kind = head.field(bytes, b"content-type").unwrap_or_default();
+            self.json = kind.to_ascii_lowercase().starts_with(b"application/json");
+            for name in FORWARDED_UNREAD {
+                if let Some(value) = head.field(bytes, name.as_bytes()) {
+                    self.envelope.fields.push((name, value.to_vec()));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The surface of a path, if the method fits.
+    fn surface(&mut self, method: Method, path: &str) -> Result<Surface, Answer> {
+        let (surface, allowed): (Surface, &'static str) = match path {
+            "/v1/chat/completions" => (Surface::Chat, "POST"),
+            "/v1/completions" => (Surface::Completions, "POST"),
+            "/v1/embeddings" => (Surface::Embeddings, "POST"),
+            "/v1/route/explain" => (Surface::Explain, "POST"),
+            "/v1/models" => (Surface::Models, "GET"),
+            _ => {
+                if let Some(name) = path.strip_prefix("/v1/models/") {
+                    self.single = Some(percent_decoded(name));
+                    (Surface::Models, "GET")
+                } else if path.strip_prefix("/v1/").is_some_and(is_plain_path) {
+                    (Surface::Other, "GET, POST, PUT, PATCH, DELETE")
+                } else {
+                    return Err(not_found(path));
+                }
+            }
+        };
+        if allowed.split(", ").any(|name| name == method.name()) {
+            return Ok(surface);
+        }
+        let message = format!("{} is not allowed on {path}; use {allowed}", method.name());
+        let mut answer = error(405, &message, None, "method_not_allowed");
+        answer.allow = Some(allowed);
+        Err(answer)
+    }
+
+    fn overrides(&mut self, head: &RequestHead, bytes: &[u8]) -> Result<(), Answer> {
+        let text = |name: &str| {
+            head.field(bytes, name.as_bytes())
+                .map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        if let Some(value) = text("x-firstbyte-commit") {
+            let commit = Commit::parse(&value).map_err(|why| {
+                let message = format!("x-firstbyte-commit: {why}");
+                error(400, &message, Some("x-firstbyte-commit"), "invalid_value")
+            })?;
+            self.commit = Some(commit);
+        }
+        if let Some(value) = text("x-firstbyte-deadline-ms") {
+            let ms = value.trim().parse::<u32>().ok().filter(|ms| *ms > 0).ok_or_else(|| {
+                let message =
+                    "x-firstbyte-deadline-ms must be a whole number of milliseconds above 0";
+                error(400, message, Some("x-firstbyte-deadline-ms"), "invalid_value")
+            })?;
+            self.deadline = Some(Ms(ms));
+        }
+        Ok(())
+    }
+}
+
+/// Makes the exchange of a request whose body is whole.
+pub(super) fn begin<R: Rt>(
+    core: &Core<R>,
+    mut intake: Box<Intake>,
+    body: Buf,
+    client: Client,
+    cx: &Cx<'_>,
+) -> Box<Exchange> {
+    intake.ledger.bytes_in = body.len() as u64;
+    match plan(core, &mut intake, &body, cx) {
+        Ok((ask, plan)) => {
+            Box::new(Exchange::new(Job { ask, body, plan }, client, intake.ledger, cx))
+        }
+        Err(answer) => Box::new(Exchange::answered(answer, client, intake.ledger, cx)),
+    }
+}
+
+fn plan<R: Rt>(
+    core: &Core<R>,
+    intake: &mut Intake,
+    body: &Buf,
+    cx: &Cx<'_>,
+) -> Result<(Ask, route::Plan), Answer> {
+    let surface = intake.ledger.surface;
+    if surface == Surface::Models {
+        return Err(models(cx.table, intake.single.as_deref()));
+    }
+    let reads =
+        surface == Surface::Explain || surface.is_understood() || (intake.json && !body.is_empty());
+    let mut ask = if reads {
+        // An explanation is asked for with the request itself, which is a chat unless it says more.
+        Ask::read(surface, body.as_slice()).map_err(|fault| ask_fault(&fault))?
+    } else {
+        Ask { surface, ..Ask::default() }
+    };
+    intake.ledger.model = Arc::from(ask.model.as_str());
+    intake.ledger.stream = ask.stream;
+    ask.deadline = intake.deadline;
+    ask.envelope = std::mem::take(&mut intake.envelope);
+    let wish = wish(&ask, intake);
+    let turn = core.next_turn();
+    if surface == Surface::Explain || intake.dry_run {
+        let explained = route::explain(cx.table, &wish, turn, cx.now);
+        return Err(Answer::json(explained.to_json().to_string().into_bytes()));
+    }
+    let plan = route::pick(cx.table, &wish, turn, cx.now)
+        .map_err(|refusal| unroutable(&refusal, &wish))?;
+    Ok((ask, plan))
+}
+
+/// The routing part of a request. Also what `firstbyte explain` asks with.
+pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish {
+    Wish {
+        model: ask.model.clone(),
+        models: ask.models.clone(),
+        order: ask.prefs.order.clone(),
+        only: ask.prefs.only.clone(),
+        ignore: ask.prefs.ignore.clone(),
+        allow_fallbacks: !ask.prefs.no_fallbacks,
+        stream: ask.stream,
+        commit,
+        deadline: ask.deadline,
+        passthrough: ask.model.is_empty() && ask.models.is_empty(),
+        ..Wish::default()
+    }
+}
+
+fn wish(ask: &Ask, intake: &Intake) -> Wish {
+    wish_of(ask, intake.commit)
+}
+
+fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
+    let named = if wish.model.is_empty() { wish.models.first() } else { Some(&wish.model) };
+    match refusal {
+        Refusal::UnknownModel if wish.passthrough => {
+            let message = "the request names no model, and the config names no [passthrough] \
+                           provider for such paths";
+            error(404, message, None, "not_found")
+        }
+        Refusal::UnknownModel => {
+            let name = named.map(String::as_str).unwrap_or_default();
+            let message =
+                format!("the model \"{name}\" is not known here; GET /v1/models lists them");
+            error(404, &message, Some("model"), "model_not_found")
+        }
+        Refusal::NothingLeft => {
+            let message =
+                "provider.only, ignore and allow_fallbacks leave no provider for this model";
+            error(404, message, Some("provider"), "no_provider_left")
+        }
+        Refusal::Cooling { retry_after, status } => {
+            let text = ErrorText {
+                message: "every provider of this model asked to be left alone for a while",
+                kind: if *status == 429 { "rate_limit_error" } else { "server_error" },
+                param: None,
+                code: Some(if *status == 429 { "rate_limit_exceeded" } else { "overloaded" }),
+            };
+            Answer::error(*status, &text).retry_after(*retry_after)
+        }
+    }
+}
+
+fn models(table: &route::Table, single: Option<&str>) -> Answer {
+    let entry = |name: &str| serde_json::json!({ "id": name, "object": "model", "created": 0, "owned_by": "firstbyte" });
+    match single {
+        None => {
+            let data: Vec<_> = table.model_names().map(|name| entry(name)).collect();
+            let list = serde_json::json!({ "object": "list", "data": data });
+            Answer::json(list.to_string().into_bytes())
+        }
+        Some(name) if table.model_names().any(|known| **known == *name) => {
+            Answer::json(entry(name).to_string().into_bytes())
+        }
+        Some(name) => {
+            let message = format!("the model \"{name}\" is not known here");
+            error(404, &message, Some("model"), "model_not_found")
+        }
+    }
+}
+
+/// Who calls, by `Authorization: Bearer` or the header names that other SDKs use. Keys are compared as
+/// SHA-256, all of them, in constant time.
+fn caller(snapshot: &Snapshot, head: &RequestHead, bytes: &[u8]) -> Result<Option<KeyId>, Answer> {
+    if snapshot.keys.is_empty() {
+        return Ok(None);
+    }
+    let bearer = head.field(bytes, b"authorization").and_then(|value| {
+        let scheme = value.get(..7)?;
+        scheme.eq_ignore_ascii_case(b"bearer ").then(|| value[7..].trim_ascii())
+    });
+    let key = bearer
+        .or_else(|| head.field(bytes, b"x-api-key"))
+        .or_else(|| head.field(bytes, b"api-key"));
+    let Some(key) = key else {
+        return Err(unauthorized("no key was sent: use the header \"Authorization: Bearer KEY\""));
+    };
+    let digest = Sha256::digest(key);
+    let mut found = None;
+    for (index, known) in snapshot.keys.iter().enumerate() {
+        if bool::from(known.sha256.ct_eq(digest.as_slice())) {
+            found = Some(KeyId::from_index(index));
+        }
+    }
+    found.map(Some).ok_or_else(|| unauthorized("the key is not one of this gateway's"))
+}
+
+fn unauthorized(message: &str) -> Answer {
+    let text = ErrorText {
+        message,
+        kind: "authentication_error",
+        param: None,
+        code: Some("invalid_api_key"),
+    };
+    Answer::error(401, &text)
+}
+
+fn ask_fault(fault: &AskFault) -> Answer {
+    error(400, &fault.message, fault.param.as_deref(), fault.code)
+}
+
+fn not_found(path: &str) -> Answer {
+    let shown: String = path.chars().take(64).collect();
+    let message = format!("there is nothing at {shown}; the API is under /v1");
+    error(404, &message, None, "not_found")
+}
+
+fn error(status: u16, message: &str, param: Option<&str>, code: &str) -> Answer {
+    let text = ErrorText { message, kind: "invalid_request_error", param, code: Some(code) };
+    Answer::error(status, &text)
+}
+
+/// A path that can't leave the provider's base path.
+fn is_plain_path(rest: &str) -> bool {
+    !rest.is_empty()
+        && !rest.contains('\\')
+        && rest.split('/').all(|part| {
+            let plain = percent_decoded(part);
+            !matches!(plain.as_str(), "" | "." | "..") && !plain.contains(['/', '\\'])
+        })
+}
+
+fn percent_decoded(text: &str) -> String {
+    let bytes = text.as_bytes();
+    let (mut out, mut at) = (Vec::with_capacity(bytes.len()), 0);
+    while at < bytes.len() {
+        let hex = bytes.get(at + 1..at + 3).and_then(|hex| std::str::from_utf8(hex).ok());
+        let byte = hex.and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        match (bytes[at], byte) {
+            (b'%', Some(byte)) => {
+                out.push(byte);
+                at += 3;
+            }
+            (plain, _) => {
+                out.push(plain);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&out).into_owned()
+}
+
+/// A request id that may be repeated in headers and logs: 1 to 128 plain characters.
+fn sane_id(value: &[u8]) -> Option<&str> {
+    let plain = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.:/+=".contains(byte);
+    let sane = (1..=128).contains(&value.len()) && value.iter().all(plain);
+    sane.then(|| std::str::from_utf8(value).ok()).flatten()
+}
+
+fn new_id<R: Rt>(core: &Core<R>) -> Arc<str> {
+    let mut rng = core.rng.borrow_mut();
+    let mut id = String::with_capacity(35);
+    // Writing to a String can't fail.
+    let _ = write!(id, "fb-{:016x}{:016x}", rng.next(), rng.next());
+    Arc::from(id)
+}
+
+/// Client fields that go upstream with every request: they say nothing of the client's credential.
+const FORWARDED: [&str; 5] =
+    ["openai-beta", "idempotency-key", "x-client-request-id", "traceparent", "tracestate"];
+/// Fields that go upstream where the body is passed on unread.
+const FORWARDED_UNREAD: [&str; 2] = ["content-type", "accept"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_stay_under_the_base() {
+        for (path, plain) in [
+            ("files", true),
+            ("files/file-1/content", true),
+            ("", false),
+            ("..", false),
+            ("files/../../admin", false),
+            ("files/%2e%2e/x", false),
+            ("files/%2F..", false),
+            ("files//x", false),
+            ("a\\b", false),
+        ] {
+            assert_eq!(is_plain_path(path), plain, "{path}");
+        }
+    }
+
+    #[test]
+    fn only_plain_request_ids_are_taken_over() {
+        assert_eq!(sane_id(b"abc-123_x.y:z"), Some("abc-123_x.y:z"));
+        for bad in [&b""[..], b"a b", b"a\"b", b"\xff", &[b'a'; 129]] {
+            assert_eq!(sane_id(bad), None);
+        }
+    }
+}

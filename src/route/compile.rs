@@ -1,0 +1,213 @@
+//! A checked config to tables. Total: what `config::load` accepted compiles, but for more rows than an
+//! id can count, and for two breaker rules on one target.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::budget::Budget;
+use super::health::Breaker;
+use super::plan::{Endpoint, Line, ModelRow, ProviderRow, RouteRow, Table, Target};
+use crate::base::ids::{EndpointId, ProviderId, TargetId};
+use crate::config::{Config, Model, Patch, Problem, Provider, Settings, TargetSpec};
+
+/// Compiles a config. Breakers of `previous` are carried over where name, endpoint and credential are
+/// the same (under another rule they start closed, and keep their cool-down), budgets where name and
+/// rule are.
+///
+/// # Errors
+/// More providers, targets or models than an id can count; a target with two different breakers.
+pub fn compile(config: &Config, previous: Option<&Table>) -> Result<Table, Vec<Problem>> {
+    let mut maker = Maker { config, previous, table: Table::default(), ids: BTreeMap::new() };
+    let mut problems = Vec::new();
+    for (_, provider) in config.providers.iter() {
+        maker.provider(provider);
+    }
+    for (_, model) in config.models.iter() {
+        maker.model(model, &mut problems);
+    }
+    for id in 0..config.providers.len() {
+        maker.wildcard(ProviderId(id as u16));
+    }
+    maker.routes();
+    let mut table = maker.table;
+    table.passthrough = config.passthrough;
+    let rows = [
+        ("providers", table.providers.len()),
+        ("models", table.models.len()),
+        ("models", table.targets.len()),
+    ];
+    for (path, count) in rows {
+        if count > usize::from(u16::MAX) {
+            let hint = format!("at most {} of providers, models, and targets by key", u16::MAX);
+            problems.push(problem(path, &format!("too many: {count}"), &hint));
+        }
+    }
+    if problems.is_empty() { Ok(table) } else { Err(problems) }
+}
+
+fn problem(path: &str, what: &str, hint: &str) -> Problem {
+    Problem { line: None, path: path.into(), what: what.into(), hint: hint.into() }
+}
+
+struct Maker<'a> {
+    config: &'a Config,
+    previous: Option<&'a Table>,
+    table: Table,
+    /// Targets by provider, upstream model and key: names alone could meet, as `m#2` and key 2 of `m`.
+    ids: BTreeMap<(ProviderId, Option<String>, usize), TargetId>,
+}
+
+impl Maker<'_> {
+    fn provider(&mut self, provider: &Provider) {
+        let endpoint = self.endpoint(provider);
+        let name: Arc<str> = provider.name.as_str().into();
+        let rule = self.config.settings.with(&provider.settings).retry_budget;
+        let kept = self.previous.and_then(|table| {
+            let row = &table.providers[*table.provider_by_name.get(&name)?];
+            (row.budget.rule() == rule).then(|| row.budget.clone())
+        });
+        let id = self.table.providers.push(ProviderRow {
+            name: name.clone(),
+            kind: provider.kind,
+            endpoint,
+            authority: provider.base.authority().into(),
+            path: provider.base.path.as_str().into(),
+            budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
+            wildcard: Vec::new(),
+        });
+        self.table.provider_by_name.insert(name, id);
+    }
+
+    fn endpoint(&mut self, provider: &Provider) -> EndpointId {
+        let base = &provider.base;
+        let new = Endpoint {
+            host: base.host.as_str().into(),
+            port: base.port,
+            tls: base.tls,
+            ca: provider.ca.as_deref().map(Arc::from),
+        };
+        let known = self.table.endpoints.iter().find(|(_, row)| **row == new).map(|(id, _)| id);
+        known.unwrap_or_else(|| self.table.endpoints.push(new))
+    }
+
+    fn model(&mut self, model: &Model, problems: &mut Vec<Problem>) {
+        let mut lines = Vec::new();
+        for spec in &model.targets {
+            let settings = Arc::new(self.settings(spec, model, &Patch::default()));
+            let name = self.full_name(spec);
+            let own = self.lines(spec.provider, Some(&spec.model), &settings);
+            for line in &own {
+                if self.table.targets[line.target].breaker.rule() != settings.breaker {
+                    let what = format!("{name} has another breaker in another model");
+                    let hint = "a target has one breaker: give it the same rule wherever it stands";
+                    problems.push(problem(&format!("models.{:?}", model.name), &what, hint));
+                    break;
+                }
+            }
+            self.table.direct_by_name.entry(name).or_insert_with(|| own.clone());
+            lines.extend(own);
+        }
+        let name: Arc<str> = model.name.as_str().into();
+        let fallbacks = model.fallbacks.clone();
+        let id = self.table.models.push(ModelRow { name: name.clone(), lines, fallbacks });
+        self.table.model_by_name.insert(name, id);
+    }
+
+    fn wildcard(&mut self, id: ProviderId) {
+        let settings = Arc::new(self.config.settings.with(&self.config.providers[id].settings));
+        self.table.providers[id].wildcard = self.lines(id, None, &settings);
+    }
+
+    fn routes(&mut self) {
+        for route in &self.config.routes {
+            let models = route.models.iter().map(|id| {
+                let model = &self.config.models[*id];
+                if route.settings == Patch::default() {
+                    return (*id, self.table.models[*id].lines.clone());
+                }
+                let lines = model.targets.iter().flat_map(|spec| {
+                    let settings = Arc::new(self.settings(spec, model, &route.settings));
+                    self.lines(spec.provider, Some(&spec.model), &settings)
+                });
+                (*id, lines.collect())
+            });
+            let models = models.collect();
+            let name: Arc<str> = route.name.as_str().into();
+            self.table.route_by_name.insert(name.clone(), self.table.routes.len());
+            self.table.routes.push(RouteRow { name, models });
+        }
+    }
+
+    /// Target over route over model over provider over defaults.
+    fn settings(&self, spec: &TargetSpec, model: &Model, route: &Patch) -> Settings {
+        let provider = &self.config.providers[spec.provider];
+        let base = self.config.settings.with(&provider.settings);
+        base.with(&model.settings).with(route).with(&spec.settings)
+    }
+
+    fn full_name(&self, spec: &TargetSpec) -> Arc<str> {
+        format!("{}/{}", self.config.providers[spec.provider].name, spec.model).into()
+    }
+
+    /// The targets of one upstream model, one for each key of the provider; made if they are new.
+    fn lines(
+        &mut self,
+        id: ProviderId,
+        model: Option<&str>,
+        settings: &Arc<Settings>,
+    ) -> Vec<Line> {
+        let provider = &self.config.providers[id];
+        let keys = provider.keys.len().max(1);
+        let mut lines = Vec::with_capacity(keys);
+        for index in 0..keys {
+            let mut name = format!("{}/{}", provider.name, model.unwrap_or("*"));
+            if index > 0 {
+                name += &format!("#{}", index + 1);
+            }
+            let what = (id, model.map(str::to_owned), index);
+            let target = match self.ids.get(&what) {
+                Some(target) => *target,
+                None => {
+                    let target = self.target(id, model, index, name.into(), settings);
+                    self.ids.insert(what, target);
+                    target
+                }
+            };
+            lines.push(Line { target, settings: settings.clone() });
+        }
+        lines
+    }
+
+    fn target(
+        &mut self,
+        id: ProviderId,
+        model: Option<&str>,
+        index: usize,
+        name: Arc<str>,
+        settings: &Settings,
+    ) -> TargetId {
+        let mut target = Target {
+            name,
+            provider: id,
+            endpoint: self.table.providers[id].endpoint,
+            model: model.map(Arc::from),
+            key: self.config.providers[id].keys.get(index).cloned(),
+            key_index: u16::try_from(index).unwrap_or(u16::MAX),
+            breaker: Arc::new(Breaker::new(settings.breaker)),
+        };
+        if let Some(old) = self.kept_breaker(&target) {
+            let same_rule = old.rule() == settings.breaker;
+            target.breaker = if same_rule { old } else { Arc::new(old.renewed(settings.breaker)) };
+        }
+        self.table.targets.push(target)
+    }
+
+    /// The breaker that knew this target before the reload: same name, place and credential.
+    fn kept_breaker(&self, target: &Target) -> Option<Arc<Breaker>> {
+        let previous = self.previous?;
+        let same = |old: &Target| old.name == target.name && old.model == target.model;
+        let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
+        let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
+        (same_place && old.key == target.key).then(|| old.breaker.clone())
+    }
+}

@@ -1,0 +1,103 @@
+//! What httparse forgives and this floor does not: checks of single parts of a head.
+
+use super::Refusal;
+
+/// Refuses control octets and lone carriage returns anywhere in the head. Each line feed is known
+/// to follow a carriage return, so there is a lone one exactly if their numbers differ.
+pub(super) fn check_octets(head: &[u8]) -> Result<(), Refusal> {
+    let (mut returns, mut feeds, mut control) = (0_usize, 0_usize, false);
+    for chunk in head.chunks(128) {
+        let (mut chunk_returns, mut chunk_feeds) = (0_u8, 0_u8);
+        for byte in chunk {
+            chunk_returns += u8::from(*byte == b'\r');
+            chunk_feeds += u8::from(*byte == b'\n');
+            control |= (*byte < 0x20) & (*byte != b'\t') & (*byte != b'\r') & (*byte != b'\n');
+            control |= *byte == 0x7f;
+        }
+        returns += usize::from(chunk_returns);
+        feeds += usize::from(chunk_feeds);
+    }
+    if control {
+        return Err(Refusal::Control);
+    }
+    if returns == feeds { Ok(()) } else { Err(Refusal::BareCr) }
+}
+
+/// Origin-form: a path and a query of RFC 3986. The brackets, which it reserves for addresses, are
+/// let through: many clients put them into queries, and they delimit nothing here.
+pub(super) fn check_target(target: &[u8]) -> Result<(), Refusal> {
+    if target.first() != Some(&b'/') {
+        return Err(Refusal::TargetForm);
+    }
+    let mut rest = target;
+    while let [byte, tail @ ..] = rest {
+        rest = tail;
+        let plain = byte.is_ascii_alphanumeric()
+            || matches!(byte, b'!' | b'$' | b'&'..=b'/' | b':' | b';' | b'=' | b'?' | b'@')
+            || matches!(byte, b'[' | b']' | b'_' | b'~');
+        if plain {
+            continue;
+        }
+        match tail {
+            [high, low, after @ ..]
+                if *byte == b'%' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
+            {
+                rest = after;
+            }
+            _ => return Err(Refusal::TargetOctet),
+        }
+    }
+    Ok(())
+}
+
+/// `uri-host [ ":" port ]` with a host that is not empty.
+pub(super) fn is_host(value: &[u8]) -> bool {
+    let (host, port) = match value {
+        [b'[', rest @ ..] => {
+            let Some(close) = memchr::memchr(b']', rest) else { return false };
+            let address = &rest[..close];
+            let plain = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
+            if address.is_empty() || !address.iter().all(plain) {
+                return false;
+            }
+            (address, &rest[close + 1..])
+        }
+        _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
+    };
+    let bracketed = value.first() == Some(&b'[');
+    let named = |b: &u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(
+                b,
+                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
+            )
+    };
+    let port_ok = match port {
+        [] => true,
+        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    !host.is_empty() && port_ok && (bracketed || host.iter().all(named))
+}
+
+pub(super) fn length(value: &[u8]) -> Result<u64, Refusal> {
+    // A list is two lengths in one field, and no more welcome than two fields.
+    if memchr::memchr(b',', value).is_some() {
+        return Err(Refusal::LengthRepeated);
+    }
+    if value.is_empty() {
+        return Err(Refusal::LengthMalformed);
+    }
+    let mut number = 0_u64;
+    for byte in value {
+        if !byte.is_ascii_digit() {
+            return Err(Refusal::LengthMalformed);
+        }
+        number = number
+            .checked_mul(10)
+            .and_then(|n| n.checked_add(u64::from(byte - b'0')))
+            .filter(|n| *n <= i64::MAX as u64)
+            .ok_or(Refusal::LengthMalformed)?;
+    }
+    Ok(number)
+}

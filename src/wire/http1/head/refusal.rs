@@ -1,0 +1,138 @@
+//! Every reason for which a head is refused, and how httparse's errors map to them.
+
+use smallvec::SmallVec;
+
+use super::is_token;
+
+macro_rules! refusals {
+    ($($(#[$doc:meta])* $variant:ident = $status:literal, $text:literal;)*) => {
+        /// Why a head is not accepted. The connection can't be used any further.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Refusal { $($(#[$doc])* $variant,)* }
+
+        impl Refusal {
+            /// Every refusal.
+            pub const ALL: &'static [Refusal] = &[$(Refusal::$variant,)*];
+
+            /// The status that a client gets for it: 400, 414, 417, 431, 501 or 505. For a
+            /// response head the number means nothing: that is a malformed response.
+            pub const fn status(self) -> u16 {
+                match self { $(Refusal::$variant => $status,)* }
+            }
+
+            /// One sentence for a person, without a full stop.
+            pub const fn text(self) -> &'static str {
+                match self { $(Refusal::$variant => $text,)* }
+            }
+        }
+    };
+}
+
+refusals! {
+    /// The head has no end within the allowed bytes.
+    TooLarge = 431, "the head is too large";
+    /// Not even the first line ends within the allowed bytes.
+    LineTooLong = 414, "the request target is too long";
+    /// More than `limits::HEAD_FIELDS_MAX` fields.
+    TooManyFields = 431, "the head has too many fields";
+    /// A line feed without its carriage return.
+    BareLf = 400, "a line ends without a carriage return";
+    /// A carriage return that does not end a line.
+    BareCr = 400, "a carriage return is not followed by a line feed";
+    /// An octet below 0x20 that is not a tab, or 0x7f.
+    Control = 400, "the head holds a control octet";
+    /// More than one empty line before the request, or any before a response.
+    EmptyLines = 400, "empty lines come before the start line";
+    /// The start line is not `method SP target SP version`, or `version SP status ...`.
+    StartLine = 400, "the start line is malformed";
+    /// Not HTTP/1.0 or HTTP/1.1 (this includes HTTP/0.9, which has no version).
+    Version = 505, "the HTTP version is not supported";
+    /// `CONNECT` or `TRACE`: not implemented.
+    Method = 501, "the method is not supported";
+    /// The target is an absolute URI, an authority or `*`.
+    TargetForm = 400, "the request target must begin with a slash";
+    /// The target holds an octet that RFC 3986 does not allow there.
+    TargetOctet = 400, "the request target holds an octet that is not allowed";
+    /// A field line that begins with white space (RFC 9112, 5.2).
+    Folded = 400, "a field line is folded";
+    /// White space between a field's name and its colon (RFC 9112, 5.1).
+    SpaceBeforeColon = 400, "white space comes before a colon";
+    /// A field without a name or a colon, or a name that is not a token.
+    FieldName = 400, "a field name is malformed";
+    /// A field's value holds what it must not.
+    FieldValue = 400, "a field value is malformed";
+    /// HTTP/1.1 without `Host`.
+    HostMissing = 400, "the Host field is missing";
+    /// Two `Host` fields.
+    HostRepeated = 400, "the Host field is repeated";
+    /// Not a host with an optional port.
+    HostMalformed = 400, "the Host field is malformed";
+    /// Two `Content-Length` fields, even equal ones, or a list in one.
+    LengthRepeated = 400, "the Content-Length field is repeated";
+    /// Not a plain decimal number below 2^63.
+    LengthMalformed = 400, "the Content-Length field is malformed";
+    /// `Content-Length` beside `Transfer-Encoding`.
+    LengthAndCoding = 400, "both Content-Length and Transfer-Encoding are present";
+    /// Two `Transfer-Encoding` fields.
+    CodingRepeated = 400, "the Transfer-Encoding field is repeated";
+    /// A transfer coding other than exactly `chunked`.
+    CodingUnknown = 501, "the transfer coding is not supported";
+    /// `Transfer-Encoding` in HTTP/1.0.
+    CodingInOldVersion = 400, "HTTP/1.0 has no Transfer-Encoding";
+    /// An expectation other than `100-continue`.
+    Expectation = 417, "the expectation is not supported";
+    /// A status that is not three digits from 100 up.
+    Status = 400, "the status code is malformed";
+    /// 101: the other side speaks another protocol now, which nobody asked for.
+    Switched = 400, "the server switched to another protocol";
+}
+
+/// As [`why`]; a request whose first line has two words is HTTP/0.9.
+#[cold]
+pub(super) fn why_request(error: httparse::Error, head: &[u8]) -> Refusal {
+    let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
+    let words: SmallVec<[&[u8]; 4]> = line.split(|byte| *byte == b' ').take(4).collect();
+    let start = matches!(
+        error,
+        httparse::Error::Token | httparse::Error::Version | httparse::Error::NewLine
+    );
+    match words.as_slice() {
+        [_, target] if start && target.starts_with(b"/") => Refusal::Version,
+        [_, _, _] => why(error, head),
+        _ if start => Refusal::StartLine,
+        _ => why(error, head),
+    }
+}
+
+/// Names what httparse did not like, from its error and the bytes.
+#[cold]
+pub(super) fn why(error: httparse::Error, head: &[u8]) -> Refusal {
+    match error {
+        httparse::Error::HeaderName => why_name(head),
+        httparse::Error::HeaderValue => Refusal::FieldValue,
+        httparse::Error::NewLine | httparse::Error::Token => Refusal::StartLine,
+        httparse::Error::Status => Refusal::Status,
+        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
+        httparse::Error::Version => Refusal::Version,
+    }
+}
+
+/// The first field line with a fault in its name decides.
+#[cold]
+fn why_name(head: &[u8]) -> Refusal {
+    for line in head.split(|byte| *byte == b'\n').skip(1) {
+        if matches!(line.first(), Some(b' ' | b'\t')) {
+            return Refusal::Folded;
+        }
+        let name = &line[..memchr::memchr(b':', line).unwrap_or(0)];
+        match name.iter().position(|byte| !is_token(*byte)) {
+            None if name.is_empty() => return Refusal::FieldName,
+            None => {}
+            Some(at) if name[at..].iter().all(|b| matches!(b, b' ' | b'\t')) => {
+                return Refusal::SpaceBeforeColon;
+            }
+            Some(_) => return Refusal::FieldName,
+        }
+    }
+    Refusal::FieldName
+}

@@ -1,0 +1,182 @@
+//! A raw client: sends exactly these bytes, shows exactly what came.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpStream};
+
+use crate::rig::{PATIENCE, read};
+
+/// One connection to the gateway.
+pub struct Client {
+    pub stream: TcpStream,
+    buffer: Vec<u8>,
+}
+
+/// One response.
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    pub head: String,
+    pub body: Vec<u8>,
+    /// The framing told the end.
+    pub whole: bool,
+}
+
+impl Response {
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    pub fn field(&self, name: &str) -> Option<&str> {
+        self.head.lines().find_map(|line| line.strip_prefix(&format!("{name}: ")))
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {self:?}"))
+    }
+}
+
+impl Client {
+    pub fn connect(addr: SocketAddr) -> Client {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, buffer: Vec::new() }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends what the gateway may stop reading before its end.
+    pub fn send_as_far_as_it_goes(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// Reads one response to its end.
+    pub fn receive(&mut self) -> Response {
+        loop {
+            if let Some((response, used)) = parse(&self.buffer, false) {
+                self.buffer.drain(..used);
+                return response;
+            }
+            if self.more() == 0 {
+                let (response, _) = parse(&self.buffer, true).unwrap_or_else(|| {
+                    panic!("no response: {:?}", String::from_utf8_lossy(&self.buffer))
+                });
+                return response;
+            }
+        }
+    }
+
+    /// Reads until `text` has come.
+    pub fn receive_until(&mut self, text: &str) {
+        while !String::from_utf8_lossy(&self.buffer).contains(text) {
+            assert_ne!(self.more(), 0, "closed before {text:?} came");
+        }
+    }
+
+    /// What has come and was not taken by `receive`.
+    pub fn seen(&self) -> String {
+        String::from_utf8_lossy(&self.buffer).into_owned()
+    }
+
+    /// Whether the gateway has closed, with nothing more said.
+    pub fn is_closed(&mut self) -> bool {
+        self.buffer.is_empty() && self.more() == 0
+    }
+
+    /// Waits for the first bytes; whether the gateway closed instead.
+    pub fn is_closed_or_reset(&mut self) -> bool {
+        self.more() == 0
+    }
+
+    fn more(&mut self) -> usize {
+        let mut chunk = [0; 65_536];
+        let count = match read(&mut self.stream, &mut chunk) {
+            Ok(count) => count,
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
+            Err(error) => panic!("{error}; so far {:?}", self.seen()),
+        };
+        self.buffer.extend_from_slice(&chunk[..count]);
+        count
+    }
+}
+
+/// One response at the beginning of `raw`, and how long it is.
+fn parse(raw: &[u8], eof: bool) -> Option<(Response, usize)> {
+    let end = raw.windows(4).position(|w| w == b"\r\n\r\n")?;
+    let head = String::from_utf8(raw[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    let start = end + 4;
+    let mut response = Response { status, head, body: Vec::new(), whole: true };
+    if status == 100 {
+        return Some((response, start));
+    }
+    if let Some(length) = response.field("content-length") {
+        let length: usize = length.parse().unwrap();
+        if raw.len() < start + length {
+            return cut(response, raw, start, eof);
+        }
+        response.body = raw[start..start + length].to_vec();
+        return Some((response, start + length));
+    }
+    if response.field("transfer-encoding").is_none() {
+        assert!(response.field("connection") == Some("close"), "{}", response.head);
+        return cut(response, raw, start, eof).map(|(mut r, n)| {
+            r.whole = true;
+            (r, n)
+        });
+    }
+    let mut at = start;
+    loop {
+        let Some(line) = raw[at..].windows(2).position(|w| w == b"\r\n") else {
+            response.whole = false;
+            return eof.then_some((response, raw.len()));
+        };
+        let digits = std::str::from_utf8(&raw[at..at + line]).unwrap();
+        let size = usize::from_str_radix(digits, 16).expect(digits);
+        at += line + 2;
+        if raw.len() < at + size + 2 {
+            response.whole = false;
+            return eof.then_some((response, raw.len()));
+        }
+        assert_eq!(&raw[at + size..at + size + 2], b"\r\n");
+        if size == 0 {
+            return Some((response, at + 2));
+        }
+        response.body.extend_from_slice(&raw[at..at + size]);
+        at += size + 2;
+    }
+}
+
+fn cut(mut response: Response, raw: &[u8], start: usize, eof: bool) -> Option<(Response, usize)> {
+    response.body = raw[start..].to_vec();
+    response.whole = false;
+    eof.then_some((response, raw.len()))
+}
+
+/// A chat request's bytes.
+pub fn chat(stream: bool, fields: &str) -> String {
+    post(
+        "/v1/chat/completions",
+        fields,
+        &format!(
+            "{{\"model\":\"m\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}],\"stream\":{stream}}}"
+        ),
+    )
+}
+
+/// A request's bytes.
+pub fn post(path: &str, fields: &str, body: &str) -> String {
+    format!(
+        "POST {path} HTTP/1.1\r\nhost: gateway\r\ncontent-type: application/json\r\n{fields}content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+/// Asks once on a connection of its own.
+pub fn ask(addr: SocketAddr, request: &str) -> Response {
+    let mut client = Client::connect(addr);
+    client.send(request);
+    client.receive()
+}

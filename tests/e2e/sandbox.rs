@@ -1,0 +1,150 @@
+//! Every way in which the sandbox misbehaves, as a primary behind the gateway.
+
+use firstbyte::app::sandbox::Sandbox;
+use firstbyte::rt::uring::Loop;
+
+use crate::client::{Response, ask, post};
+use crate::fallback::SHORT;
+use crate::rig::{Driver, Gateway, PATIENCE, on_both};
+
+/// What a client gets of an answer whose primary does as its script says.
+enum Want {
+    /// The second provider's answer; the ledger names this outcome for the first.
+    Second(&'static str),
+    /// The first provider's answer, whole.
+    First,
+    /// The first provider's answer, cut honestly, with this code.
+    Cut(&'static str),
+    /// An error of the client's, with this status.
+    Error(u16),
+}
+
+const SCRIPTS: &[(&str, Want)] = &[
+    ("ok", Want::First),
+    ("ok,tokens=40", Want::First),
+    ("ok,split=300", Want::First),
+    ("ok,at_once", Want::First),
+    ("ok,crlf", Want::First),
+    ("ok,early_100=3", Want::First),
+    ("ok,framing=close", Want::First),
+    ("ok,close_after", Want::First),
+    ("ok,close_after=rst", Want::First),
+    ("ok,reasoning=2", Want::First),
+    ("ok,no_done", Want::First),
+    ("reset_reused", Want::First),
+    ("500", Want::Second("500")),
+    ("502", Want::Second("502")),
+    ("503,retry_after=1s", Want::Second("503")),
+    ("429,retry_after=1s", Want::Second("429")),
+    ("401", Want::Second("401")),
+    ("404", Want::Second("404")),
+    ("insufficient_quota", Want::Second("429")),
+    ("html_502", Want::Second("502")),
+    ("redirect", Want::Second("307")),
+    ("reset", Want::Second("reset")),
+    ("reset,at=head", Want::Second("reset")),
+    ("hang", Want::Second("head_timeout")),
+    ("hang,at=head", Want::Second("first_content_timeout")),
+    ("hang,at=head,ping=20ms", Want::Second("first_content_timeout")),
+    ("hang,event=1", Want::Second("first_content_timeout")),
+    ("empty", Want::Second("truncated")),
+    ("garbage", Want::Second("malformed")),
+    ("two_lengths", Want::Second("malformed")),
+    ("error_first", Want::Second("error_event")),
+    ("malformed_at=1", Want::Second("bad_frame")),
+    ("cut_event=1", Want::Second("eof")),
+    ("cut_event=1,how=rst", Want::Second("reset")),
+    ("cut_byte=20", Want::Second("eof")),
+    ("bad_chunk_at=1", Want::Second("malformed")),
+    ("giant_at=1,size=9MiB", Want::Second("frame_too_large")),
+    ("context_length", Want::Second("400")),
+    ("400", Want::Error(400)),
+    ("422", Want::Error(422)),
+    ("content_policy", Want::Error(400)),
+    ("error_at=4", Want::Cut("stream_interrupted")),
+    ("malformed_at=4", Want::Cut("stream_interrupted")),
+    ("giant_at=4,size=9MiB", Want::Cut("stream_interrupted")),
+    ("bad_chunk_at=4", Want::Cut("stream_interrupted")),
+    ("cut_event=4", Want::Cut("stream_interrupted")),
+    ("cut_event=4,how=rst", Want::Cut("stream_interrupted")),
+    ("no_finish", Want::Cut("stream_interrupted")),
+    ("hang,event=4", Want::Cut("stream_timeout")),
+    ("hang,event=4,ping=20ms", Want::Cut("stream_timeout")),
+];
+
+fn gateway(driver: Driver, sandbox: &Sandbox) -> Gateway {
+    let mut text = format!("[defaults]\n{SHORT}\n");
+    for (name, index) in [("a", 0), ("b", 1)] {
+        let url = sandbox.base_url(index);
+        text += &format!("[providers.{name}]\nkind = \"openai\"\nbase_url = \"{url}\"\n");
+    }
+    for (index, (script, _)) in SCRIPTS.iter().enumerate() {
+        text +=
+            &format!("[models.m{index}]\ntargets = [\"a/{script}\", \"b/ok,text=the second\"]\n");
+    }
+    Gateway::start(driver, &text)
+}
+
+fn check(answer: &Response, want: &Want, case: &str) {
+    let text = answer.text();
+    let attempts = answer.field("x-firstbyte-attempts").unwrap_or_default();
+    let first = attempts.split(';').nth(1).unwrap_or_default();
+    match want {
+        Want::First | Want::Second(_) => {
+            let outcome = if let Want::Second(outcome) = want { outcome } else { "ok" };
+            assert_eq!((answer.status, first), (200, outcome), "{case}");
+            assert!(text.ends_with("data: [DONE]\n\n") && !text.contains("\"error\""), "{case}");
+            let second = text.contains("second");
+            assert_eq!(second, matches!(want, Want::Second(_)), "{case}");
+        }
+        Want::Cut(code) => {
+            assert_eq!((answer.status, first), (200, "ok"), "{case}");
+            assert!(answer.whole && text.contains(code), "{case}");
+            assert_eq!(text.matches("\"error\"").count(), 1, "{case}");
+            assert!(!text.contains("[DONE]") && !text.contains("second"), "{case}");
+        }
+        Want::Error(status) => {
+            assert_eq!(answer.status, *status, "{case}");
+            assert!(answer.json()["error"]["message"].is_string(), "{case}");
+            assert!(!attempts.contains("b/ok"), "{case}");
+        }
+    }
+}
+
+#[test]
+fn each_script_comes_out_as_it_must() {
+    on_both(|driver| {
+        let sandbox = Sandbox::start_on(2, move || match driver {
+            Driver::IoUring => Loop::io_uring(),
+            Driver::Epoll => Loop::epoll(),
+        })
+        .unwrap();
+        let gateway = gateway(driver, &sandbox);
+        let run = |index: usize| {
+            let (script, want) = &SCRIPTS[index];
+            let body = format!(
+                "{{\"model\":\"m{index}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}],\"stream\":true}}"
+            );
+            let answer = ask(gateway.addr, &post("/v1/chat/completions", "", &body));
+            check(
+                &answer,
+                want,
+                &format!("{driver:?} {script}: {} {}", answer.head, answer.text()),
+            );
+        };
+        std::thread::scope(|scope| {
+            for worker in 0..8 {
+                let run = &run;
+                scope.spawn(move || (worker..SCRIPTS.len()).step_by(8).for_each(run));
+            }
+        });
+        // Whatever was given up was closed, as the provider itself saw it.
+        drop(gateway);
+        for provider in [sandbox.provider(0), sandbox.provider(1)] {
+            let closed = provider.wait(PATIENCE, |log| {
+                log.connections.iter().all(|c| c.closed.is_some() || c.peer_closed.is_some())
+            });
+            assert!(closed, "{driver:?}: a connection was left open");
+        }
+    });
+}

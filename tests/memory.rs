@@ -1,0 +1,158 @@
+//! What open streams and idle connections cost in resident memory: the real process, one core, counted
+//! by the kernel.
+
+#![cfg(feature = "uring")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what is wrong by failing"
+)]
+
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+const STREAMS: usize = 2000;
+const IDLE: usize = 2000;
+const PATIENCE: Duration = Duration::from_secs(60);
+
+#[test]
+fn streams_and_idle_connections_are_cheap() {
+    let (_, hard) = rlimit::Resource::NOFILE.get().unwrap();
+    rlimit::Resource::NOFILE.set(hard, hard).unwrap();
+    if hard < 3 * STREAMS as u64 {
+        eprintln!("skipped: only {hard} descriptors are allowed here");
+        return;
+    }
+    for driver in ["io_uring", "epoll"] {
+        let upstream = provider();
+        let Some(gateway) = Gateway::start(driver, upstream) else {
+            eprintln!("skipped on {driver}: this machine refuses it");
+            continue;
+        };
+        let before = gateway.resident();
+        let streams: Vec<TcpStream> = (0..STREAMS).map(|_| open_stream(gateway.addr)).collect();
+        let with_streams = gateway.resident();
+        println!("{driver}: {before} KiB at rest, {with_streams} KiB with {STREAMS} open streams");
+        assert!(with_streams <= 64 * 1024, "{driver}: {with_streams} KiB");
+        drop(streams);
+        drop(gateway);
+        let gateway = Gateway::start(driver, upstream).unwrap();
+        let before = gateway.resident();
+        let idle: Vec<TcpStream> = (0..IDLE).map(|_| idle_connection(gateway.addr)).collect();
+        let each = (gateway.resident() - before) * 1024 / idle.len();
+        println!("{driver}: {each} bytes for each of {IDLE} idle connections");
+        assert!(each <= 8 * 1024, "{driver}: {each} bytes");
+    }
+}
+
+/// Answers each request with two events and holds the connection.
+fn provider() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut held = Vec::new();
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            read_until(&mut stream, "\"stream\":true}");
+            let event = |delta: &str| {
+                format!(
+                    "data: {{\"model\":\"up\",\"choices\":[{{\"index\":0,\"delta\":{delta}}}]}}\n\n"
+                )
+            };
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+            let parts =
+                [head.into(), event("{\"role\":\"assistant\"}"), event("{\"content\":\"begun\"}")];
+            stream.write_all(parts.concat().as_bytes()).unwrap();
+            held.push(stream);
+        }
+    });
+    addr
+}
+
+fn open_stream(gateway: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let body =
+        "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"hi\"}],\"stream\":true}";
+    let request = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).unwrap();
+    read_until(&mut stream, "begun");
+    stream
+}
+
+fn idle_connection(gateway: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(gateway).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream.write_all(b"GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n").unwrap();
+    read_until(&mut stream, "\"object\":\"list\"");
+    stream
+}
+
+fn read_until(stream: &mut TcpStream, text: &str) {
+    let (mut seen, mut chunk) = (String::new(), [0; 4096]);
+    while !seen.contains(text) {
+        let count = stream.read(&mut chunk).unwrap();
+        assert_ne!(count, 0, "closed before {text:?} came: {seen}");
+        seen += &String::from_utf8_lossy(&chunk[..count]);
+    }
+}
+
+struct Gateway {
+    addr: SocketAddr,
+    process: Child,
+}
+
+impl Gateway {
+    /// Starts the program; `None` if it refuses the driver.
+    fn start(driver: &str, upstream: SocketAddr) -> Option<Gateway> {
+        let addr = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = format!(
+            "[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\ncores = 1\ndriver = \"{driver}\"\n\
+             [log]\nledger = \"off\"\n[defaults]\nidle_timeout = \"300s\"\n\
+             [providers.p]\nkind = \"openai\"\nbase_url = \"http://{upstream}/v1\"\n[models.m]\ntargets = [\"p/up\"]\n"
+        );
+        let name = format!("firstbyte-memory-{}-{driver}.toml", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, config).unwrap();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_firstbyte"))
+            .args(["serve", "-c"])
+            .arg(&path)
+            .stderr(Stdio::null())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let until = Instant::now() + PATIENCE;
+        while TcpStream::connect(addr).is_err() {
+            if process.try_wait().unwrap().is_some() {
+                return None;
+            }
+            assert!(Instant::now() < until, "the gateway does not start");
+            std::thread::yield_now();
+        }
+        Some(Gateway { addr, process })
+    }
+
+    /// Resident memory in KiB, as the kernel counts it.
+    fn resident(&self) -> usize {
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+}
+
+impl Drop for Gateway {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}

@@ -1,0 +1,254 @@
+//! Recorded answers of providers, read where they lie beside the checkout (`../shared/fixtures`),
+//! against an independent reading of each. Says plainly that it was skipped where they are not.
+//!
+//! `RECORDED=anthropic cargo test --test recorded -- --nocapture` shows one folder's rows.
+
+#![cfg(feature = "uring")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "a test says what is wrong by failing"
+)]
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde_json::{Value, json};
+
+use firstbyte::app::translate::{Order, Translated, known, translate};
+
+/// Rows whose reading differs, with why. Each stands in `docs/fixtures.md` too.
+const DIFFERENT: &[&str] = &[
+    "gemini/openai-chat/agw-gemini_with_completion_tokens.json",
+    "gemini/openai-chat/pydai-compatible_api_with_tool_calls_without_id-i1.json",
+    "mistral/openai-chat/rubyllm-audio_models_mistral_voxtral-small-latest_mp3_audio-i0.json",
+    "openai-compat/openai-chat/apisix-null-function.json",
+    "snowflake/openai-chat/pydai-snowflake_thinking-i0.json",
+];
+
+fn folder() -> Option<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    if folder.join("EXPECT.jsonl").exists() {
+        return Some(folder);
+    }
+    eprintln!("SKIPPED: there are no recordings at ../shared/fixtures");
+    None
+}
+
+fn rows(folder: &std::path::Path, name: &str) -> Vec<Value> {
+    let text = std::fs::read_to_string(folder.join(name)).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// A recording as it was on the wire.
+fn body(folder: &std::path::Path, row: &Value) -> Option<Vec<u8>> {
+    let bytes = std::fs::read(folder.join(row["file"].as_str().unwrap())).unwrap();
+    match row["wire"].as_str().unwrap() {
+        "jsonl-of-data-payloads" if row["api"].as_str()?.starts_with("bedrock") => None,
+        "jsonl-of-data-payloads" => {
+            let text = String::from_utf8(bytes).unwrap();
+            let lines = text.lines().filter(|line| !line.is_empty());
+            Some(lines.map(|line| format!("data: {line}\n\n")).collect::<String>().into_bytes())
+        }
+        _ => Some(bytes),
+    }
+}
+
+#[test]
+fn every_readable_row_keeps_its_meaning() {
+    let Some(folder) = folder() else { return };
+    let only = std::env::var("RECORDED").ok();
+    let expected: BTreeMap<String, Value> = rows(&folder, "EXPECT.jsonl")
+        .into_iter()
+        .map(|row| (row["file"].as_str().unwrap().to_owned(), row))
+        .collect();
+    let (mut passed, mut wrong) = (BTreeMap::new(), Vec::new());
+    for row in rows(&folder, "INDEX.jsonl") {
+        let file = row["file"].as_str().unwrap();
+        let (provider, api) = (row["provider"].as_str().unwrap(), row["api"].as_str().unwrap());
+        let (Some(expect), Some((kind, surface))) = (expected.get(file), known(provider, api))
+        else {
+            continue;
+        };
+        if DIFFERENT.contains(&file) || only.as_deref().is_some_and(|o| !file.starts_with(o)) {
+            continue;
+        }
+        let Some(bytes) = body(&folder, &row) else { continue };
+        let stream = row["stream"] == true && row["status"] == 200;
+        let status = row["status"].as_u64().unwrap() as u16;
+        let order = Order { kind, surface, stream, status };
+        let got = translate(&order, [bytes.as_slice()]);
+        // Any split gives the same.
+        let bytewise = translate(&order, bytes.chunks(if bytes.len() > 50_000 { 997 } else { 1 }));
+        if got.body != bytewise.body {
+            wrong.push(format!("{file}: another result in pieces"));
+        }
+        let done = bytes.windows(6).any(|window| window == b"[DONE]");
+        match compare(&got, expect, stream, done) {
+            Ok(()) => *passed.entry(api.to_owned()).or_insert(0) += 1,
+            Err(why) => wrong.push(format!("{file}: {why}")),
+        }
+    }
+    println!("as expected: {passed:?}");
+    assert!(wrong.is_empty(), "{} rows differ:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(only.is_some() || !passed.is_empty());
+}
+
+#[derive(Default, Debug)]
+struct Seen {
+    text: String,
+    reasoning: String,
+    refusal: String,
+    calls: BTreeMap<u64, (String, String, String)>,
+    finish: Option<String>,
+    usage: Option<Value>,
+    error: Option<String>,
+    done: bool,
+}
+
+/// What a plain client makes of it; a stream's chunks must each be one of the dialect.
+fn read(got: &Translated, stream: bool) -> Result<Seen, String> {
+    let mut seen = Seen::default();
+    let text = std::str::from_utf8(&got.body).map_err(|e| e.to_string())?;
+    if !stream || !text.starts_with("data: ") {
+        let json: Value = serde_json::from_str(text).map_err(|e| format!("{e}: {text:.200}"))?;
+        seen.done = true;
+        seen.error = json["error"]["message"].as_str().map(str::to_owned);
+        seen.usage = json.get("usage").filter(|usage| usage.is_object()).cloned();
+        if let Some(choice) = json["choices"].as_array().and_then(|choices| choices.first()) {
+            let message = &choice["message"];
+            let text = message["content"].as_str().or(choice["text"].as_str());
+            seen.text = text.unwrap_or_default().to_owned();
+            seen.reasoning = message["reasoning_content"].as_str().unwrap_or_default().to_owned();
+            seen.refusal = message["refusal"].as_str().unwrap_or_default().to_owned();
+            seen.finish = choice["finish_reason"].as_str().map(str::to_owned);
+            for (i, call) in message["tool_calls"].as_array().into_iter().flatten().enumerate() {
+                seen.call(i as u64, call)?;
+            }
+        }
+        return Ok(seen);
+    }
+    for block in text.split_terminator("\n\n") {
+        if block.starts_with(':') {
+            continue;
+        }
+        let data = block.strip_prefix("data: ").ok_or(format!("not an event: {block:.120}"))?;
+        if data == "[DONE]" {
+            seen.done = true;
+            continue;
+        }
+        let json: Value = serde_json::from_str(data).map_err(|e| format!("{e}: {data:.200}"))?;
+        seen.chunk(&json)?;
+    }
+    Ok(seen)
+}
+
+impl Seen {
+    fn call(&mut self, index: u64, call: &Value) -> Result<(), String> {
+        let next = self.calls.len() as u64;
+        let known = self.calls.entry(index).or_default();
+        if known.1.is_empty() {
+            if index != next {
+                return Err(format!("tool index {index} is not dense"));
+            }
+            known.0 = call["id"].as_str().unwrap_or_default().to_owned();
+            known.1 = call["function"]["name"].as_str().unwrap_or_default().to_owned();
+            if known.0.is_empty() || known.1.is_empty() || call["type"] != "function" {
+                return Err(format!("a tool call without id, name or type: {call}"));
+            }
+        }
+        known.2 += call["function"]["arguments"].as_str().unwrap_or_default();
+        Ok(())
+    }
+
+    fn chunk(&mut self, json: &Value) -> Result<(), String> {
+        if let Some(error) = json.get("error") {
+            self.error = Some(error["message"].as_str().unwrap_or_default().to_owned());
+            return Ok(());
+        }
+        if let Some(usage) = json.get("usage").filter(|usage| usage.is_object()) {
+            self.usage = Some(usage.clone());
+        }
+        let choices = json["choices"].as_array().ok_or(format!("no choices: {json}"))?;
+        let Some(choice) = choices.iter().find(|choice| choice["index"] == 0) else {
+            return Ok(());
+        };
+        let delta = &choice["delta"];
+        self.text += delta["content"].as_str().or(choice["text"].as_str()).unwrap_or_default();
+        self.reasoning += delta["reasoning_content"].as_str().unwrap_or_default();
+        self.refusal += delta["refusal"].as_str().unwrap_or_default();
+        for call in delta["tool_calls"].as_array().into_iter().flatten() {
+            let index = call["index"].as_u64().ok_or(format!("a call without index: {call}"))?;
+            self.call(index, call)?;
+        }
+        if let Some(finish) = choice["finish_reason"].as_str() {
+            if self.finish.is_some() {
+                return Err("a second finish reason".into());
+            }
+            self.finish = Some(finish.to_owned());
+        }
+        Ok(())
+    }
+}
+
+fn compare(got: &Translated, expect: &Value, stream: bool, done: bool) -> Result<(), String> {
+    let seen = read(got, stream)?;
+    // `[DONE]`, or a whole body, without a finish reason is no error: the reason is derived.
+    let derived = expect["error"].is_null() && got.good && (!stream || done);
+    if expect["terminal"] == false && !derived {
+        if got.good || seen.error.is_none() {
+            return Err(format!("a good end where there was none: {seen:?}"));
+        }
+        return Ok(());
+    }
+    if expect["error"].is_string() {
+        return if seen.error.is_some() { Ok(()) } else { Err("the error is lost".into()) };
+    }
+    if !got.good || !seen.done {
+        return Err(format!("a bad end: {:?}", seen.error));
+    }
+    let same = |what: &str, got: &str, want: &Value| {
+        let want = want.as_str().unwrap_or_default();
+        if got == want {
+            Ok(())
+        } else {
+            Err(format!("{what} {got:.300?} instead of {want:.300?}"))
+        }
+    };
+    same("text", &seen.text, &expect["text"])?;
+    same("reasoning", &seen.reasoning, &expect["reasoning"])?;
+    same("refusal", &seen.refusal, &expect["refusal"])?;
+    let calls: Vec<Value> = seen
+        .calls
+        .values()
+        .map(|(_, name, arguments)| {
+            let parsed: Value =
+                serde_json::from_str(arguments).unwrap_or_else(|_| json!(arguments));
+            json!({ "name": name, "arguments": parsed })
+        })
+        .collect();
+    if json!(calls) != expect["tool_calls"] {
+        return Err(format!("tool calls {} instead of {}", json!(calls), expect["tool_calls"]));
+    }
+    if expect["finish_reason"].is_string() {
+        same("finish reason", seen.finish.as_deref().unwrap_or("none"), &expect["finish_reason"])?;
+    }
+    if let Some(want) = expect["usage"].as_object() {
+        let usage = seen.usage.ok_or("the usage is lost")?;
+        let got = json!({
+            "prompt": usage["prompt_tokens"], "completion": usage["completion_tokens"],
+            "cached": usage["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap_or(0),
+            "reasoning": usage["completion_tokens_details"]["reasoning_tokens"].as_u64().unwrap_or(0),
+        });
+        for key in ["prompt", "completion", "cached", "reasoning"] {
+            if got[key] != want[key] {
+                return Err(format!("usage {key} {} instead of {}", got[key], want[key]));
+            }
+        }
+    }
+    Ok(())
+}
