@@ -23,11 +23,8 @@ pub enum Step {
     Write,
     /// Wait.
     Pause(Ms),
-    /// Wait until the client goes, with a comment every so often.
-    Hang {
-        /// Between two comments; none if `None`.
-        ping: Option<Ms>,
-    },
+    /// Wait until the client goes.
+    Hang,
     /// Close the connection.
     End(How),
     /// The answer is over; the connection may serve another request.
@@ -59,6 +56,10 @@ enum Stage {
     /// Events let out so far.
     Events {
         out: u32,
+    },
+    /// Silent but for comments.
+    Pinging {
+        period: Ms,
     },
     Over,
 }
@@ -134,6 +135,11 @@ impl Act {
             }
             Stage::Head => self.head(),
             Stage::Events { out } => self.event(out),
+            Stage::Pinging { period } => {
+                self.put_chunk(b": ping\n\n", false);
+                // A period of nothing would never let the loop go.
+                self.pause = Some(period.max(Ms(1)));
+            }
             Stage::Over => self.last = Some(self.ending()),
         }
     }
@@ -151,8 +157,11 @@ impl Act {
         self.last = Some(step);
     }
 
-    fn hang(&self) -> Step {
-        Step::Hang { ping: self.answer.script.ping }
+    fn hang(&mut self) {
+        match self.answer.script.ping {
+            Some(period) => self.stage = Stage::Pinging { period },
+            None => self.stop(Step::Hang),
+        }
     }
 
     fn head(&mut self) {
@@ -169,7 +178,7 @@ impl Act {
             }
             Verb::Reset { at: At::Request } => return self.stop(Step::End(How::Rst)),
             Verb::ResetReused if self.reused => return self.stop(Step::End(How::Rst)),
-            Verb::Hang { at: At::Request } => return self.stop(Step::Hang { ping: None }),
+            Verb::Hang { at: At::Request } => return self.stop(Step::Hang),
             Verb::Garbage => {
                 self.due.extend(b"\x15\x03\x01\x00\x02\x02\x28 this is not HTTP\r\n\r\n");
                 return self.stop(Step::End(How::Fin));
@@ -202,22 +211,16 @@ impl Act {
 
     fn stream_head(&mut self) {
         let fields = self.fields("text/event-stream");
-        let mut body = Buf::new();
         let end = match self.framing() {
             Framing::Chunked => "transfer-encoding: chunked".to_owned(),
             Framing::Close => "connection: close".to_owned(),
-            Framing::Length => {
-                // The length is only known once the events are: they come in one piece.
-                self.all_events(&mut body);
-                format!("content-length: {}", body.len())
-            }
+            Framing::Length => format!("content-length: {}", self.stream_bytes()),
         };
         put_start(&mut self.due, 200, &format!("{fields}{end}\r\n\r\n"));
         match self.answer.script.verb {
             Verb::Reset { at: At::Head } => self.stop(Step::End(How::Rst)),
-            Verb::Hang { at: At::Head } => self.stop(self.hang()),
+            Verb::Hang { at: At::Head } => self.hang(),
             Verb::Empty => self.end_body(),
-            _ if self.framing() == Framing::Length => self.due.extend(body.as_slice()),
             _ => {
                 self.stage = Stage::Events { out: 0 };
                 // All events follow the head at once.
@@ -229,13 +232,13 @@ impl Act {
         }
     }
 
-    fn all_events(&self, body: &mut Buf) {
+    /// Bytes of the whole stream, for a `Content-Length`.
+    fn stream_bytes(&self) -> usize {
         if self.answer.script.verb == Verb::Empty {
-            return;
+            return 0;
         }
-        for data in (0..).map_while(|k| self.data(k)) {
-            frame(body, &data, self.answer.script.crlf);
-        }
+        let ends = if self.answer.script.crlf { 4 } else { 2 };
+        (0..).map_while(|k| self.data(k)).map(|data| "data: ".len() + data.len() + ends).sum()
     }
 
     /// The payload of event `k`, bent as the script says; `None` past the end.
@@ -267,7 +270,7 @@ impl Act {
             Verb::Reset { at: At::Event(at) } if at == out => {
                 return self.stop(Step::End(How::Rst));
             }
-            Verb::Hang { at: At::Event(at) } if at == out => return self.stop(self.hang()),
+            Verb::Hang { at: At::Event(at) } if at == out => return self.hang(),
             _ => {}
         }
         let Some(data) = self.data(out) else { return self.end_body() };
@@ -330,7 +333,7 @@ impl Act {
         put_start(&mut self.due, 200, &fields);
         match verb {
             Verb::Reset { .. } => return self.stop(Step::End(How::Rst)),
-            Verb::Hang { .. } => return self.stop(Step::Hang { ping: None }),
+            Verb::Hang { .. } => return self.stop(Step::Hang),
             _ => {}
         }
         if cut {
@@ -360,9 +363,6 @@ impl Act {
         format!("content-type: {kind}\r\nx-sandbox: {name}\r\nx-request-id: req-{id}\r\n")
     }
 }
-
-/// A comment, in a chunk of its own if the body is chunked.
-pub const PING_CHUNK: &[u8] = b"8\r\n: ping\n\n\r\n";
 
 fn frame(out: &mut Buf, data: &str, crlf: bool) {
     out.extend(b"data: ");

@@ -60,23 +60,25 @@ impl Answer {
     pub fn event(&self, k: u32) -> Option<String> {
         Some(match self.piece(k)? {
             Piece::Done => "[DONE]".to_owned(),
-            Piece::Usage => self.chunk(json!([]), Some(self.usage())),
+            Piece::Usage => self.chunk("", Some(self.usage())),
             Piece::Role { choice } => {
                 let content = if self.tool_calls() > 0 { Value::Null } else { json!("") };
                 let delta = json!({"role": "assistant", "content": content, "refusal": null});
-                self.delta(choice, delta, None)
+                self.delta(choice, &delta.to_string(), None)
             }
             Piece::Reason { choice, k } => {
-                self.delta(choice, json!({"reasoning_content": format!("thought-{k} ")}), None)
+                self.delta(choice, &format!(r#"{{"reasoning_content":"thought-{k} "}}"#), None)
             }
             Piece::Text { choice, k } => match self.ask.call {
                 Call::Completions => self.completion(choice, &self.word(k), None),
-                _ => self.delta(choice, json!({"content": self.word(k)}), None),
+                _ => {
+                    self.delta(choice, &format!(r#"{{"content":{}}}"#, quoted(&self.word(k))), None)
+                }
             },
             Piece::Tool { choice, call, part } => self.tool_part(choice, call, part),
             Piece::Finish { choice } => match self.ask.call {
                 Call::Completions => self.completion(choice, "", Some(self.finish())),
-                _ => self.delta(choice, json!({}), Some(self.finish())),
+                _ => self.delta(choice, "{}", Some(self.finish())),
             },
         })
     }
@@ -120,7 +122,7 @@ impl Answer {
     pub fn giant(&self, bytes: usize) -> String {
         match self.ask.call {
             Call::Completions => self.completion(0, &"x".repeat(bytes), None),
-            _ => self.delta(0, json!({"content": "x".repeat(bytes)}), None),
+            _ => self.delta(0, &format!(r#"{{"content":"{}"}}"#, "x".repeat(bytes)), None),
         }
     }
 
@@ -211,36 +213,43 @@ impl Answer {
         })
     }
 
-    /// A chat chunk around `choices`.
-    fn chunk(&self, choices: Value, usage: Option<Value>) -> String {
+    /// A chunk around `choices`. Written by hand: the fields come in the vendor's order, and a load
+    /// run makes one of these for each token.
+    fn chunk(&self, choices: &str, usage: Option<Value>) -> String {
         let object = match self.ask.call {
             Call::Completions => "text_completion",
             _ => "chat.completion.chunk",
         };
-        // Written by hand so that the fields come in the vendor's order.
         let mut out = format!(
-            r#"{{"id":"{}","object":"{object}","created":{},"model":{},"system_fingerprint":null,"choices":{choices}"#,
+            r#"{{"id":"{}","object":"{object}","created":{},"model":{},"system_fingerprint":null,"choices":[{choices}]"#,
             self.id,
             self.created,
-            json!(self.ask.model),
+            quoted(&self.ask.model),
         );
         if self.ask.usage {
-            let _ = write!(out, r#","usage":{}"#, usage.unwrap_or(Value::Null));
+            // Writing to a String can't fail.
+            let _ = match usage {
+                Some(usage) => write!(out, r#","usage":{usage}"#),
+                None => write!(out, r#","usage":null"#),
+            };
         }
         out.push('}');
         out
     }
 
-    fn delta(&self, choice: u32, delta: Value, finish: Option<&str>) -> String {
-        let choice =
-            json!({"index": choice, "delta": delta, "logprobs": null, "finish_reason": finish});
-        self.chunk(json!([choice]), None)
+    fn delta(&self, choice: u32, delta: &str, finish: Option<&str>) -> String {
+        self.choice(choice, &format!(r#""delta":{delta}"#), finish)
     }
 
     fn completion(&self, choice: u32, text: &str, finish: Option<&str>) -> String {
+        self.choice(choice, &format!(r#""text":{}"#, quoted(text)), finish)
+    }
+
+    fn choice(&self, index: u32, what: &str, finish: Option<&str>) -> String {
+        let finish = finish.map_or_else(|| "null".to_owned(), quoted);
         let choice =
-            json!({"index": choice, "text": text, "logprobs": null, "finish_reason": finish});
-        self.chunk(json!([choice]), None)
+            format!(r#"{{"index":{index},{what},"logprobs":null,"finish_reason":{finish}}}"#);
+        self.chunk(&choice, None)
     }
 
     fn tool_name(&self, call: u32) -> &str {
@@ -267,7 +276,7 @@ impl Answer {
                 json!({"index": call, "function": {"arguments": arguments}})
             }
         };
-        self.delta(choice, json!({"tool_calls": [fragment]}), None)
+        self.delta(choice, &json!({"tool_calls": [fragment]}).to_string(), None)
     }
 
     fn chat(&self) -> Value {
@@ -383,6 +392,11 @@ pub fn error(name: &str, status: u16, fault: Named) -> String {
 /// `{"error":{...}}`
 pub fn error_object(message: &str, kind: &str, param: Option<&str>, code: Option<&str>) -> String {
     json!({"error": {"message": message, "type": kind, "param": param, "code": code}}).to_string()
+}
+
+/// A JSON string.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 /// RFC 4648 section 4, with padding.

@@ -94,6 +94,8 @@ pub struct Provider {
 struct State {
     over: Option<Script>,
     log: Log,
+    /// How many wait for the log to change: waking nobody costs a system call all the same.
+    waiting: u32,
 }
 
 impl Provider {
@@ -142,10 +144,12 @@ impl Provider {
             if left.is_zero() {
                 return false;
             }
+            state.waiting += 1;
             state = match self.changed.wait_timeout(state, left) {
                 Ok((state, _)) => state,
                 Err(poisoned) => poisoned.into_inner().0,
             };
+            state.waiting -= 1;
         }
     }
 
@@ -196,6 +200,18 @@ impl Provider {
         })
     }
 
+    /// Bytes were sent on a connection, of the answer to `entry` if there is one.
+    pub(super) fn sent(&self, connection: u64, entry: Option<u64>, count: u64) {
+        self.change(|log| {
+            if let Some(connection) = log.connection(connection) {
+                connection.bytes_out += count;
+            }
+            if let Some(entry) = entry.and_then(|entry| log.request(entry)) {
+                entry.sent += count;
+            }
+        });
+    }
+
     /// Changes a connection's record, if it is still kept.
     pub(super) fn connection(&self, id: u64, change: impl FnOnce(&mut Connection)) {
         self.change(|log| log.connection(id).map(change));
@@ -207,8 +223,11 @@ impl Provider {
     }
 
     fn change<T>(&self, change: impl FnOnce(&mut Log) -> T) -> T {
-        let done = change(&mut self.state().log);
-        self.changed.notify_all();
+        let mut state = self.state();
+        let done = change(&mut state.log);
+        if state.waiting > 0 {
+            self.changed.notify_all();
+        }
         done
     }
 

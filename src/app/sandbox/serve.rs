@@ -12,14 +12,14 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use super::act::{Act, PING_CHUNK, Step};
+use super::act::{Act, Step};
 use super::answer::Answer;
 use super::ask::Ask;
 use super::http::{Intake, Progress, Request};
 use super::log::Provider;
 use super::script::{How, Script};
 use crate::base::buf::Buf;
-use crate::base::tick::{Ms, Tick};
+use crate::base::tick::Tick;
 use crate::rt::{Reader as _, Rt, Stop as _, Writer as _};
 
 /// Room for one read while a request comes in.
@@ -96,7 +96,7 @@ pub async fn serve_connection<R: Rt>(rt: R, reader: R::Reader, writer: R::Writer
         intake: Intake::default(),
         id,
         served: 0,
-        bytes_out: 0,
+        entry: None,
         site,
     };
     let over = line.run().await;
@@ -121,7 +121,8 @@ struct Line<R: Rt> {
     intake: Intake,
     id: u64,
     served: u64,
-    bytes_out: u64,
+    /// The request that is being answered.
+    entry: Option<u64>,
     site: Rc<Site>,
 }
 
@@ -175,6 +176,7 @@ impl<R: Rt> Line<R> {
         let (ask, entry) = match Ask::read(&request) {
             Ok(ask) => {
                 let entry = self.site.provider.asked(now, self.id, &request, &ask);
+                self.entry = Some(entry);
                 (ask, entry)
             }
             Err((status, message, param)) => {
@@ -195,12 +197,13 @@ impl<R: Rt> Line<R> {
         let id = format!("chatcmpl-sandbox-{name}-{entry}");
         let created = self.rt.wall().0 / 1000;
         let act = Act::new(Answer { name, id, created, ask, script }, self.served > 0);
-        let done = self.perform(act, entry).await;
+        let done = self.perform(act).await;
         self.ended(entry, done)
     }
 
-    fn ended(&self, entry: u64, done: Result<(), Over>) -> Result<(), Over> {
+    fn ended(&mut self, entry: u64, done: Result<(), Over>) -> Result<(), Over> {
         let now = self.rt.now();
+        self.entry = None;
         self.site.provider.request(entry, |record| {
             record.ended = Some(now);
             if done == Err(Over::Peer) {
@@ -210,24 +213,16 @@ impl<R: Rt> Line<R> {
         done
     }
 
-    async fn perform(&mut self, mut act: Act, entry: u64) -> Result<(), Over> {
+    async fn perform(&mut self, mut act: Act) -> Result<(), Over> {
         let mut out = Buf::new();
         loop {
             match act.next(&mut out) {
                 Step::Write => {
-                    let before = self.bytes_out;
-                    let done = self.send(out).await;
-                    let sent = self.bytes_out - before;
-                    self.site.provider.request(entry, |record| record.sent += sent);
-                    done?;
+                    self.send(out).await?;
                     out = Buf::new();
                 }
                 Step::Pause(pause) => self.pause(self.rt.now() + pause).await?,
-                Step::Hang { ping: None } => self.pause(Tick::NEVER).await?,
-                Step::Hang { ping: Some(Ms(ms)) } => loop {
-                    self.pause(self.rt.now() + Ms(ms.max(1))).await?;
-                    self.send(Buf::from(PING_CHUNK)).await?;
-                },
+                Step::Hang => self.pause(Tick::NEVER).await?,
                 Step::End(how) => return Err(Over::Act(how)),
                 Step::Done => return Ok(()),
             }
@@ -286,8 +281,7 @@ impl<R: Rt> Line<R> {
                 Err(over) => return Err(over),
             };
             out.consume(count);
-            self.bytes_out += count as u64;
-            self.site.provider.connection(self.id, |record| record.bytes_out += count as u64);
+            self.site.provider.sent(self.id, self.entry, count as u64);
             if count == 0 {
                 return Err(self.peer_gone());
             }

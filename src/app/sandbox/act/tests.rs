@@ -31,7 +31,7 @@ fn play(script: &str, stream: bool) -> (Vec<String>, Vec<Ms>, Step) {
                 writes.push(String::from_utf8_lossy(out.as_slice()).into_owned());
             }
             Step::Pause(pause) => pauses.push(pause),
-            last @ (Step::Hang { .. } | Step::End(_) | Step::Done) => {
+            last @ (Step::Hang | Step::End(_) | Step::Done) => {
                 return (writes, pauses, last);
             }
         }
@@ -105,15 +105,15 @@ fn events_are_counted_from_one() {
     assert!(third("bad_chunk_at=2").starts_with("zz\r\n"));
     assert_eq!(streamed("cut_event=2"), (streamed("ok").0[..3].to_vec(), Step::End(How::Fin)));
     assert_eq!(streamed("reset,event=2").0.len(), 3);
-    let hang = streamed("hang,event=1,ping=5ms");
-    assert_eq!((hang.0.len(), hang.1), (2, Step::Hang { ping: Some(Ms(5)) }));
+    let (writes, last) = streamed("hang,event=1");
+    assert_eq!((writes.len(), last), (2, Step::Hang));
 }
 
 #[test]
 fn heads_can_be_left_out_or_wrong() {
     let cases = [
         ("reset", "", Step::End(How::Rst)),
-        ("hang", "", Step::Hang { ping: None }),
+        ("hang", "", Step::Hang),
         ("garbage", "\u{15}\u{3}", Step::End(How::Fin)),
         ("redirect", "HTTP/1.1 307 ", Step::Done),
         ("html_502", "HTTP/1.1 502 Bad Gateway\r\ncontent-type: text/html", Step::Done),
@@ -180,7 +180,32 @@ fn pauses_come_where_they_are_asked_for() {
 }
 
 #[test]
-fn the_ping_is_a_whole_chunk() {
-    assert_eq!(PING_CHUNK, b"8\r\n: ping\n\n\r\n");
-    assert_eq!(b": ping\n\n".len(), 8);
+fn comments_come_while_it_hangs_in_the_framing_of_the_body() {
+    for (script, comment) in [
+        ("hang,event=1,ping=5ms", "8\r\n: ping\n\n\r\n"),
+        ("hang,event=1,ping=5ms,framing=close", ": ping\n\n"),
+        ("hang,event=1,ping=5ms,at_once", "8\r\n: ping\n\n\r\n"),
+    ] {
+        let mut act = act(script, true, false);
+        let mut steps = Vec::new();
+        while steps.len() < 8 {
+            let mut out = Buf::new();
+            let step = act.next(&mut out);
+            steps.push((step, String::from_utf8_lossy(out.as_slice()).into_owned()));
+        }
+        let tail = &steps[4..];
+        assert_eq!(tail.iter().filter(|(step, _)| *step == Step::Pause(Ms(5))).count(), 2);
+        assert_eq!(tail.iter().filter(|(_, out)| out == comment).count(), 2, "{script}");
+    }
+}
+
+#[test]
+fn a_counted_stream_tells_its_length_and_can_be_cut() {
+    let (writes, last) = streamed("framing=length,tokens=3,crlf");
+    let text = writes.concat();
+    let (head, body) = text.split_once("\r\n\r\n").expect("a head");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+    assert_eq!((body.matches("data: ").count(), last), (6, Step::Done));
+    let (cut, last) = streamed("framing=length,tokens=3,crlf,cut_event=2");
+    assert_eq!((cut.as_slice(), last), (&writes[..3], Step::End(How::Fin)));
 }
