@@ -4,6 +4,8 @@
 pub mod dialects;
 pub mod errors;
 pub mod event;
+pub mod messages_body;
+pub mod prompt;
 pub mod provider;
 pub mod providers;
 pub mod request;
