@@ -4,6 +4,7 @@
 pub mod dialects;
 pub mod errors;
 pub mod event;
+pub mod messages;
 pub mod provider;
 pub mod providers;
 pub mod request;

@@ -21,7 +21,7 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::UnixMs;
 use crate::llm::dialects::chat;
-use crate::llm::errors::{error_fields, error_of, fault_of, said_of_body};
+use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::provider::{Provider, Refusal, Refused, Said, Site};
 use crate::llm::request::Ask;
@@ -210,17 +210,7 @@ impl Provider for Openai {
     }
 
     fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault> {
-        // `error: {...}` as a field name, or a bare JSON line.
-        let start = line.iter().position(|byte| *byte == b'{');
-        let json = start.map_or(line, |at| &line[at..]);
-        let mut members = Top::new();
-        if json::document_with_top(json, &mut members).is_err() {
-            return Ok(Mark::Idle);
-        }
-        let named =
-            line.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"error"));
-        let said = error_of(json, &members).or_else(|| named.then(|| error_fields(json, &members)));
-        match said {
+        match error_of_line(line) {
             Some(said) => {
                 self.said = Some(said);
                 Err(Fault::ErrorEvent)
