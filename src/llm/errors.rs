@@ -8,27 +8,36 @@ use crate::wire::json::{self, Kind, Member, Top};
 
 /// The error that a 200 may carry: a top-level `error`, `object: "error"` or `type: "error"`.
 pub fn error_of(bytes: &[u8], members: &[Member]) -> Option<Said> {
-    for member in members {
-        match member.key.of(bytes) {
-            b"error" => match member.value.kind {
-                Kind::Object => {
-                    let fields: Top = json::members(bytes, member.value).collect();
-                    return Some(error_fields(bytes, &fields));
-                }
-                Kind::String => {
-                    let message = json::text(bytes, member.value).unwrap_or_default();
-                    return Some(Said { message: bounded(&message), ..Said::default() });
-                }
-                Kind::True | Kind::Number | Kind::Array => return Some(Said::default()),
-                Kind::Null | Kind::False => {}
-            },
-            b"object" | b"type" if json::str_eq(bytes, member.value, "error") => {
-                return Some(error_fields(bytes, members));
+    // First what has the error inside: `type: "error"` may stand before it.
+    for member in members.iter().filter(|member| member.key.of(bytes) == b"error") {
+        match member.value.kind {
+            Kind::Object => {
+                let fields: Top = json::members(bytes, member.value).collect();
+                return Some(error_fields(bytes, &fields));
             }
-            _ => {}
+            Kind::String => {
+                let message = json::text(bytes, member.value).unwrap_or_default();
+                return Some(Said { message: bounded(&message), ..Said::default() });
+            }
+            Kind::True | Kind::Number | Kind::Array => return Some(Said::default()),
+            Kind::Null | Kind::False => {}
         }
     }
-    None
+    let named = members.iter().any(|member| {
+        matches!(member.key.of(bytes), b"object" | b"type")
+            && json::str_eq(bytes, member.value, "error")
+    });
+    named.then(|| error_fields(bytes, members))
+}
+
+/// The error in a line of a stream that is no field of it: `error: {...}`, or JSON alone.
+pub fn error_of_line(line: &[u8]) -> Option<Said> {
+    let start = line.iter().position(|byte| *byte == b'{')?;
+    let json = &line[start..];
+    let mut members = Top::new();
+    json::document_with_top(json, &mut members).ok()?;
+    let named = line.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"error"));
+    error_of(json, &members).or_else(|| named.then(|| error_fields(json, &members)))
 }
 
 /// The fields of an error object, as far as they are text.
@@ -69,6 +78,11 @@ pub fn said_of_body(body: &[u8]) -> Option<Said> {
                 }
                 said
             }))
+        }
+        // Google wraps some of its errors in an array.
+        Ok(top) if top.kind == Kind::Array => {
+            let first = json::at(body, top, 0).filter(|first| first.kind == Kind::Object)?;
+            error_of(body, &json::members(body, first).collect::<Top>())
         }
         // HTML pages and empty bodies say nothing that a client could use.
         _ => None,
@@ -127,4 +141,5 @@ const CONTEXT_PHRASES: &[&str] = &[
     "context window of this model",
     "prompt is too long",
     "exceeds the available context size",
+    "exceed context limit",
 ];

@@ -4,7 +4,7 @@
 pub mod dialects;
 pub mod errors;
 pub mod event;
-pub mod messages_body;
+pub mod messages;
 pub mod prompt;
 pub mod provider;
 pub mod providers;

@@ -38,6 +38,9 @@ pub struct Said {
     pub param: Option<String>,
 }
 
+/// What the gateway calls itself upstream.
+pub const USER_AGENT: &str = concat!("firstbyte/", env!("CARGO_PKG_VERSION"));
+
 /// Longest message of a provider that is passed on.
 pub const MESSAGE_MAX: usize = 2048;
 

@@ -9,6 +9,7 @@ use crate::llm::provider::{Framing, Provider, Refusal, Said, Site};
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 
+pub mod anthropic;
 pub mod openai;
 
 macro_rules! providers {
@@ -173,5 +174,6 @@ macro_rules! providers {
 }
 
 providers! {
+    Anthropic => anthropic::Anthropic,
     Openai => openai::Openai,
 }

@@ -21,9 +21,9 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::UnixMs;
 use crate::llm::dialects::chat;
-use crate::llm::errors::{error_fields, error_of, fault_of, said_of_body};
+use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Refused, Said, Site};
+use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
 use crate::llm::request::Ask;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::Span;
@@ -78,7 +78,7 @@ impl Provider for Openai {
             out.extend(emit::CRLF);
         }
         fits &= emit::field(out, b"accept-encoding", b"identity");
-        fits &= emit::field(out, b"user-agent", USER_AGENT);
+        fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
         if ask.surface.is_understood() {
             let accept: &[u8] = if ask.stream { b"text/event-stream" } else { b"application/json" };
             fits &= emit::field(out, b"accept", accept);
@@ -210,17 +210,7 @@ impl Provider for Openai {
     }
 
     fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault> {
-        // `error: {...}` as a field name, or a bare JSON line.
-        let start = line.iter().position(|byte| *byte == b'{');
-        let json = start.map_or(line, |at| &line[at..]);
-        let mut members = Top::new();
-        if json::document_with_top(json, &mut members).is_err() {
-            return Ok(Mark::Idle);
-        }
-        let named =
-            line.trim_ascii_start().get(..5).is_some_and(|w| w.eq_ignore_ascii_case(b"error"));
-        let said = error_of(json, &members).or_else(|| named.then(|| error_fields(json, &members)));
-        match said {
+        match error_of_line(line) {
             Some(said) => {
                 self.said = Some(said);
                 Err(Fault::ErrorEvent)
@@ -405,7 +395,6 @@ impl Openai {
     }
 }
 
-const USER_AGENT: &[u8] = concat!("firstbyte/", env!("CARGO_PKG_VERSION")).as_bytes();
 /// An id that is longer is left out of chunks of our own.
 const ID_MAX: usize = 128;
 
