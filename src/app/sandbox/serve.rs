@@ -416,3 +416,6 @@ impl<R: Rt> Eye<'_, R> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
