@@ -42,7 +42,12 @@ const FLOORS: &[Floor] = &[
         crates: &["monoio", "io_uring", "socket2", "libc"],
         pure: false,
     },
-    Floor { name: "llm", below: &["base", "wire"], crates: &["memchr", "smallvec"], pure: true },
+    Floor {
+        name: "llm",
+        below: &["base", "wire"],
+        crates: &["memchr", "smallvec", "serde_json"],
+        pure: true,
+    },
     Floor {
         name: "config",
         below: &["base", "llm"],

@@ -145,7 +145,9 @@ fn prepare(order: &Order) -> Option<(Table, Job)> {
     };
     let wish = Wish { stream: order.stream, ..net::wish_of(&ask, None) };
     let plan = route::pick(&table, &wish, 0, Tick(1)).ok()?;
-    Some((table, Job { ask, body: Buf::new(), plan }))
+    // A request that every adapter can write.
+    let body = Buf::from(&b"{\"model\":\"model\",\"messages\":[]}"[..]);
+    Some((table, Job { ask, body, plan }))
 }
 
 fn ledger(order: &Order) -> Ledger {
