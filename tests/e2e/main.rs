@@ -21,3 +21,4 @@ mod life;
 mod rig;
 mod sandbox;
 mod tls;
+mod translated;

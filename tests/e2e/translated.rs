@@ -1,0 +1,190 @@
+//! A chat client and providers whose format is not its own: what goes up, what comes down, and fallback
+//! between formats in both directions.
+
+use serde_json::{Value, json};
+
+use crate::client::{Response, ask, post};
+use crate::fallback::{expected, good};
+use crate::rig::{Gateway, Provider, on_both};
+
+const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+
+fn event(data: Value) -> String {
+    format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())
+}
+
+/// A streamed answer of the Messages API: text, then a tool call.
+fn messages() -> Vec<String> {
+    let usage = json!({ "input_tokens": 5, "output_tokens": 1 });
+    vec![
+        event(
+            json!({ "type": "message_start", "message": { "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "content": [], "usage": usage } }),
+        ),
+        event(
+            json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "" } }),
+        ),
+        event(json!({ "type": "ping" })),
+        event(
+            json!({ "type": "content_block_delta", "index": 0, "delta": { "type": "text_delta", "text": "hello from claude \u{fc}" } }),
+        ),
+        event(json!({ "type": "content_block_stop", "index": 0 })),
+        event(
+            json!({ "type": "content_block_start", "index": 1, "content_block": { "type": "tool_use", "id": "toolu_1", "name": "f", "input": {} } }),
+        ),
+        event(
+            json!({ "type": "content_block_delta", "index": 1, "delta": { "type": "input_json_delta", "partial_json": "{\"x\":1}" } }),
+        ),
+        event(json!({ "type": "content_block_stop", "index": 1 })),
+        event(
+            json!({ "type": "message_delta", "delta": { "stop_reason": "tool_use" }, "usage": { "output_tokens": 9 } }),
+        ),
+        event(json!({ "type": "message_stop" })),
+    ]
+}
+
+/// An Anthropic that checks what it is asked, and answers `says`.
+fn claude(says: String) -> Provider {
+    Provider::start(move |call| {
+        let call = call.as_mut().unwrap();
+        assert!(call.request.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{}", call.request);
+        for field in ["x-api-key: secret-key\r\n", "anthropic-version: 2023-06-01\r\n"] {
+            assert!(call.request.contains(field), "{}", call.request);
+        }
+        assert!(!call.request.contains("authorization"), "{}", call.request);
+        let body: Value = serde_json::from_slice(&call.body).unwrap();
+        assert_eq!(body["model"], "up");
+        assert_eq!(
+            body["messages"],
+            json!([{ "role": "user", "content": [{ "type": "text", "text": "hi" }] }])
+        );
+        assert_eq!(body["max_tokens"], 4096);
+        assert!(body.get("stream_options").is_none(), "{body}");
+        call.say(&says);
+        false
+    })
+}
+
+fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
+    let mut text = String::from("[defaults]\nbreaker = \"off\"\n");
+    for (name, (kind, provider)) in [("p0", first), ("p1", second)] {
+        let addr = provider.addr;
+        text += &format!(
+            "[providers.{name}]\nkind = \"{kind}\"\nbase_url = \"http://{addr}/v1\"\nkey = \"env:K\"\n"
+        );
+    }
+    text + "[models.m]\ntargets = [\"p0/up\", \"p1/up\"]\n"
+}
+
+fn request(stream: bool) -> String {
+    let body = json!({
+        "model": "m", "messages": [{ "role": "user", "content": "hi" }], "stream": stream,
+        "stream_options": { "include_usage": true },
+    });
+    post("/v1/chat/completions", "", &body.to_string())
+}
+
+fn chunks(answer: &Response) -> Vec<Value> {
+    let text = answer.text();
+    let blocks = text.split_terminator("\n\n").map(|block| block.strip_prefix("data: ").unwrap());
+    let chunks = blocks.filter(|data| *data != "[DONE]");
+    chunks.map(|data| serde_json::from_str(data).unwrap()).collect()
+}
+
+fn check_claude(answer: &Response, case: &str) {
+    assert!(answer.text().ends_with("data: [DONE]\n\n"), "{case}");
+    let chunks = chunks(answer);
+    assert!(chunks.iter().all(|c| c["id"] == "msg_1" && c["model"] == "m"), "{case}");
+    assert_eq!(chunks[0]["choices"][0]["delta"]["role"], "assistant", "{case}");
+    assert_eq!(chunks[1]["choices"][0]["delta"]["content"], "hello from claude \u{fc}", "{case}");
+    let call = &chunks[2]["choices"][0]["delta"]["tool_calls"][0];
+    assert_eq!((&call["index"], &call["id"]), (&json!(0), &json!("toolu_1")), "{case}");
+    let finish = chunks.iter().find(|c| c["choices"][0]["finish_reason"].is_string()).unwrap();
+    assert_eq!(finish["choices"][0]["finish_reason"], "tool_calls", "{case}");
+    let usage = &chunks.last().unwrap()["usage"];
+    assert_eq!(
+        (&usage["prompt_tokens"], &usage["completion_tokens"]),
+        (&json!(5), &json!(9)),
+        "{case}"
+    );
+}
+
+#[test]
+fn fallback_goes_from_one_format_to_the_other() {
+    on_both(|driver| {
+        let dead = Provider::saying("HTTP/1.1 503 X\r\ncontent-length: 0\r\n\r\n");
+        let well = claude(format!("{SSE}{}", messages().concat()));
+        let gateway = Gateway::start(driver, &config(("openai", &dead), ("anthropic", &well)));
+        check_claude(&ask(gateway.addr, &request(true)), &format!("{driver:?}"));
+        // The other way round: overloaded inside a 200, before any content and in the middle of it.
+        let overloaded = event(
+            json!({ "type": "error", "error": { "type": "overloaded_error", "message": "Overloaded" } }),
+        );
+        let openai = Provider::saying(good("p1"));
+        for (events, falls_over) in [(3, true), (4, false)] {
+            let begun = messages()[..events].concat();
+            let busy = claude(format!("{SSE}{begun}{overloaded}"));
+            let gateway =
+                Gateway::start(driver, &config(("anthropic", &busy), ("openai", &openai)));
+            let answer = ask(gateway.addr, &request(true));
+            let (text, case) = (answer.text(), format!("{driver:?} after {events}"));
+            if falls_over {
+                assert_eq!(text, expected("p1"), "{case}");
+                let attempts = answer.field("x-firstbyte-attempts").unwrap();
+                assert!(attempts.starts_with("p0/up;error_event;"), "{case}: {attempts}");
+            } else {
+                assert!(
+                    text.contains("hello from claude") && text.contains("stream_interrupted"),
+                    "{case}: {text}"
+                );
+                assert!(
+                    !text.contains("[DONE]") && !text.contains("hello from p1"),
+                    "{case}: {text}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn whole_answers_are_translated() {
+    let body = json!({
+        "id": "msg_1", "type": "message", "role": "assistant", "model": "claude", "stop_reason": "end_turn",
+        "content": [{ "type": "text", "text": "hello" }], "usage": { "input_tokens": 2, "output_tokens": 3 },
+    })
+    .to_string();
+    on_both(|driver| {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let well = claude(format!("{head}{body}"));
+        let spare = Provider::saying(good("p1"));
+        let gateway = Gateway::start(driver, &config(("anthropic", &well), ("openai", &spare)));
+        let got = ask(gateway.addr, &request(false)).json();
+        assert_eq!(
+            (&got["object"], &got["model"]),
+            (&json!("chat.completion"), &json!("m")),
+            "{driver:?}"
+        );
+        let choice = &got["choices"][0];
+        assert_eq!(
+            (&choice["message"]["content"], &choice["finish_reason"]),
+            (&json!("hello"), &json!("stop"))
+        );
+        assert_eq!(got["usage"]["total_tokens"], 5);
+    });
+}
+
+#[test]
+fn what_a_format_can_not_say_goes_to_the_next_target() {
+    on_both(|driver| {
+        let never = Provider::start(|_| panic!("this request can't be sent here"));
+        let openai = Provider::saying(good("p1"));
+        let gateway = Gateway::start(driver, &config(("anthropic", &never), ("openai", &openai)));
+        let body = "{\"model\":\"m\",\"messages\":[],\"n\":2,\"stream\":true}";
+        let answer = ask(gateway.addr, &post("/v1/chat/completions", "", body));
+        assert_eq!(answer.text(), expected("p1"), "{driver:?}");
+        let attempts = answer.field("x-firstbyte-attempts").unwrap();
+        assert!(attempts.starts_with("p0/up;unsendable;"), "{driver:?}: {attempts}");
+    });
+}
