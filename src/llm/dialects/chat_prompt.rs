@@ -10,6 +10,15 @@ use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool
 /// # Errors
 /// Where the request is none of the dialect.
 pub fn read(body: &Value) -> Result<Prompt, Unreadable> {
+    // Older words for tools, and answers by other means than text: nothing else has a place for them.
+    for name in ["functions", "function_call", "web_search_options", "audio"] {
+        if !body[name].is_null() {
+            return Err(bad(name, "nothing: another format can't say this"));
+        }
+    }
+    if body["modalities"].as_array().is_some_and(|list| list.iter().any(|item| item != "text")) {
+        return Err(bad("modalities", "text alone"));
+    }
     let mut prompt = Prompt::default();
     let messages = body["messages"].as_array().ok_or_else(|| bad("messages", "an array"))?;
     for (index, message) in messages.iter().enumerate() {
@@ -366,6 +375,8 @@ mod tests {
             ),
             (json!({ "messages": [], "tools": [{ "type": "custom" }] }), "tools[0].type"),
             (json!({ "messages": [], "tool_choice": "maybe" }), "tool_choice"),
+            (json!({ "messages": [], "functions": [] }), "functions"),
+            (json!({ "messages": [], "modalities": ["text", "audio"] }), "modalities"),
         ] {
             assert_eq!(read(&body).unwrap_err().at, at, "{body}");
         }

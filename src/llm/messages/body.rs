@@ -13,19 +13,59 @@ use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool
 const MAX_TOKENS: u64 = 4096;
 /// The least that thinking may be given.
 const BUDGET_MIN: u64 = 1024;
+/// How an answer that must be JSON of any kind is asked for: the format has no word for it.
+const ASK_FOR_JSON: &str = "Answer with one JSON object and nothing else.";
 
-/// Writes the body, without `model` and `stream`.
+/// A model's generation, by its name: what it takes has changed with each.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Version(u32, u32);
+
+impl Version {
+    /// What can't be told from the name is taken to be new.
+    const NEWEST: Version = Version(u32::MAX, 0);
+    /// Thinks with a budget of tokens.
+    const THINKS: Version = Version(3, 7);
+    /// Takes temperature or `top_p`, not both.
+    const ONE_SAMPLER: Version = Version(4, 1);
+    /// Answers by a schema.
+    const SCHEMAS: Version = Version(4, 5);
+    /// Decides itself how much to think, and takes an effort.
+    const ADAPTS: Version = Version(4, 6);
+    /// Takes no sampling parameters, and one effort more.
+    const NO_SAMPLERS: Version = Version(4, 7);
+
+    /// `claude-3-7-sonnet-20250219` is 3.7, `claude-sonnet-4@20250514` 4.0, `claude-opus-4.6` 4.6.
+    fn of(model: &str) -> Version {
+        let name = model.find("claude").map_or(model, |at| &model[at..]);
+        let name = name.split([':', '@']).next().unwrap_or_default();
+        let mut numbers = name.split(['-', '.', '_']).map(|part| {
+            // A date is no version.
+            part.parse::<u32>().ok().filter(|number| *number < 100)
+        });
+        match numbers.by_ref().flatten().next() {
+            Some(major) => Version(major, numbers.next().flatten().unwrap_or(0)),
+            None => Version::NEWEST,
+        }
+    }
+}
+
+/// Writes the body for `model`, without `model` and `stream`.
 ///
 /// # Errors
-/// `Unsendable`: the format can't say this.
-pub fn write(prompt: &Prompt) -> Result<Map<String, Value>, Fault> {
+/// `Unsendable`: the format, or this model, can't say this.
+pub fn write(prompt: &Prompt, model: &str) -> Result<Map<String, Value>, Fault> {
+    let version = Version::of(model);
     if prompt.params.get("n").and_then(Value::as_u64).is_some_and(|n| n > 1) {
         return Err(Fault::Unsendable);
     }
     let mut body = Map::new();
     body.insert("max_tokens".into(), json!(prompt.max_tokens.unwrap_or(MAX_TOKENS)));
-    if !prompt.system.is_empty() {
-        body.insert("system".into(), Value::Array(blocks(&prompt.system)?));
+    let mut system = blocks(&prompt.system)?;
+    if prompt.format == Some(Format::Json) {
+        system.push(json!({ "type": "text", "text": ASK_FOR_JSON }));
+    }
+    if !system.is_empty() {
+        body.insert("system".into(), Value::Array(system));
     }
     let mut messages = Vec::new();
     for turn in &prompt.turns {
@@ -36,7 +76,7 @@ pub fn write(prompt: &Prompt) -> Result<Map<String, Value>, Fault> {
         }
     }
     body.insert("messages".into(), Value::Array(messages));
-    tools(prompt, &mut body);
+    tools(prompt, version, &mut body);
     let stops: Vec<_> = prompt.stop.iter().filter(|stop| !stop.trim().is_empty()).collect();
     if !stops.is_empty() {
         body.insert("stop_sequences".into(), json!(stops));
@@ -45,11 +85,14 @@ pub fn write(prompt: &Prompt) -> Result<Map<String, Value>, Fault> {
         body.insert("metadata".into(), json!({ "user_id": user }));
     }
     if let Some(Format::Schema { schema, .. }) = &prompt.format {
+        if version < Version::SCHEMAS {
+            return Err(Fault::Unsendable);
+        }
         let format = json!({ "type": "json_schema", "schema": schema });
         body.insert("output_config".into(), json!({ "format": format }));
     }
-    sampling(prompt, &mut body);
-    thinking(prompt, &mut body);
+    let thinks = thinking(prompt, version, &mut body);
+    sampling(prompt, version, thinks, &mut body);
     Ok(body)
 }
 
@@ -124,11 +167,11 @@ fn media(media: &Media) -> Result<Value, Fault> {
     Ok(block)
 }
 
-fn tools(prompt: &Prompt, body: &mut Map<String, Value>) {
+fn tools(prompt: &Prompt, version: Version, body: &mut Map<String, Value>) {
     if prompt.tools.is_empty() {
         return;
     }
-    let tools = prompt.tools.iter().map(tool).collect();
+    let tools = prompt.tools.iter().map(|one| tool(one, version)).collect();
     body.insert("tools".into(), Value::Array(tools));
     let mut choice = match &prompt.choice {
         None if prompt.parallel != Some(false) => return,
@@ -143,14 +186,17 @@ fn tools(prompt: &Prompt, body: &mut Map<String, Value>) {
     body.insert("tool_choice".into(), choice);
 }
 
-fn tool(tool: &Tool) -> Value {
+fn tool(tool: &Tool, version: Version) -> Value {
     let bare = || json!({ "type": "object", "properties": {} });
-    let schema = tool.schema.clone().unwrap_or_else(bare);
+    let mut schema = tool.schema.clone().unwrap_or_else(bare);
+    if schema.get("type").is_none() {
+        schema["type"] = json!("object");
+    }
     let mut out = json!({ "name": tool.name, "input_schema": schema });
     if let Some(description) = &tool.description {
         out["description"] = json!(description);
     }
-    if tool.strict == Some(true) {
+    if tool.strict == Some(true) && version >= Version::SCHEMAS {
         out["strict"] = json!(true);
     }
     if let Some(cache) = &tool.cache {
@@ -159,54 +205,81 @@ fn tool(tool: &Tool) -> Value {
     out
 }
 
-/// Temperatures above 1 are 1 there, and recent models take one of temperature and `top_p`.
-fn sampling(prompt: &Prompt, body: &mut Map<String, Value>) {
+/// Temperatures above 1 are 1 there; thinking takes none at all, and the newest models no sampling.
+fn sampling(prompt: &Prompt, version: Version, thinks: bool, body: &mut Map<String, Value>) {
+    match prompt.params.get("service_tier").and_then(Value::as_str) {
+        Some("auto") => _ = body.insert("service_tier".into(), json!("auto")),
+        Some("default") => _ = body.insert("service_tier".into(), json!("standard_only")),
+        _ => {}
+    }
+    if version >= Version::NO_SAMPLERS {
+        return;
+    }
     let number = |name: &str| prompt.params.get(name).and_then(Value::as_f64);
-    match (number("temperature"), number("top_p")) {
-        (Some(temperature), _) => {
-            body.insert("temperature".into(), json!(temperature.clamp(0.0, 1.0)));
-        }
-        (None, Some(top_p)) => {
-            body.insert("top_p".into(), json!(top_p));
-        }
-        (None, None) => {}
+    let temperature = number("temperature").filter(|_| !thinks);
+    let top_p = number("top_p").filter(|value| !thinks || *value >= 0.95);
+    if let Some(temperature) = temperature {
+        body.insert("temperature".into(), json!(temperature.clamp(0.0, 1.0)));
     }
-    if let Some(top_k) = prompt.params.get("top_k").filter(|value| value.is_u64()) {
+    let both = temperature.is_some() && version >= Version::ONE_SAMPLER;
+    if let Some(top_p) = top_p.filter(|_| !both) {
+        body.insert("top_p".into(), json!(top_p));
+    }
+    if let Some(top_k) = prompt.params.get("top_k").filter(|value| value.is_u64() && !thinks) {
         body.insert("top_k".into(), top_k.clone());
-    }
-    if prompt.params.get("service_tier").is_some_and(|tier| tier == "auto") {
-        body.insert("service_tier".into(), json!("auto"));
     }
 }
 
-/// Thinking takes a budget below `max_tokens`, no sampling, and no forced tool.
-fn thinking(prompt: &Prompt, body: &mut Map<String, Value>) {
-    let budget = match prompt.effort.as_deref() {
-        None => return,
-        Some("none") => {
-            body.insert("thinking".into(), json!({ "type": "disabled" }));
-            return;
+/// How much to think; says whether it does. A budget is part of `max_tokens`; a forced tool, and a turn
+/// that goes on after a call without the signed thoughts before it, rule it out.
+fn thinking(prompt: &Prompt, version: Version, body: &mut Map<String, Value>) -> bool {
+    let Some(effort) = prompt.effort.as_deref() else { return false };
+    let forced = matches!(prompt.choice, Some(Choice::Any | Choice::Named(_)));
+    if version >= Version::ADAPTS {
+        let word = match effort {
+            "none" => {
+                body.insert("thinking".into(), json!({ "type": "disabled" }));
+                return false;
+            }
+            "minimal" | "low" => "low",
+            "medium" => "medium",
+            "xhigh" if version >= Version::NO_SAMPLERS => "xhigh",
+            "max" => "max",
+            _ => "high",
+        };
+        let config = body.entry("output_config").or_insert_with(|| json!({}));
+        config["effort"] = json!(word);
+        if !forced {
+            body.insert("thinking".into(), json!({ "type": "adaptive" }));
         }
-        Some("minimal" | "low") => BUDGET_MIN,
-        Some("medium") => 4 * BUDGET_MIN,
-        Some(_) => 16 * BUDGET_MIN,
+        return !forced;
+    }
+    let wanted = match effort {
+        "none" => return false,
+        "minimal" => BUDGET_MIN,
+        "low" => 2 * BUDGET_MIN,
+        "medium" => 8 * BUDGET_MIN,
+        _ => 16 * BUDGET_MIN,
     };
-    let asked = prompt.max_tokens.unwrap_or(0);
-    let budget = if asked > BUDGET_MIN { budget.min(asked - 1).max(BUDGET_MIN) } else { budget };
-    let max_tokens = if asked > budget { asked } else { budget + asked.max(MAX_TOKENS) };
+    let half = prompt.max_tokens.map_or(u64::MAX, |max| (max / 2).max(BUDGET_MIN));
+    let budget = wanted.min(half);
+    let fits = prompt.max_tokens.is_none_or(|max| budget < max);
+    if version < Version::THINKS || forced || !fits || goes_on_without_thoughts(prompt) {
+        return false;
+    }
+    let max_tokens = prompt.max_tokens.unwrap_or(budget + MAX_TOKENS);
     body.insert("max_tokens".into(), json!(max_tokens));
     body.insert("thinking".into(), json!({ "type": "enabled", "budget_tokens": budget }));
-    for name in ["temperature", "top_p", "top_k"] {
-        body.remove(name);
-    }
-    if let Some(choice) = body.get_mut("tool_choice")
-        && matches!(choice["type"].as_str(), Some("any" | "tool"))
-    {
-        choice["type"] = json!("auto");
-        if let Some(choice) = choice.as_object_mut() {
-            choice.remove("name");
-        }
-    }
+    true
+}
+
+/// Whether the conversation ends with results of calls whose turn has no signed thought.
+fn goes_on_without_thoughts(prompt: &Prompt) -> bool {
+    let [.., before, last] = prompt.turns.as_slice() else { return false };
+    let results = last.parts.iter().any(|part| matches!(part, Part::Result { .. }));
+    let signed =
+        before.parts.iter().any(|part| matches!(part, Part::Thought { signature: Some(_), .. }));
+    results && !signed
 }
 
 #[cfg(test)]
@@ -215,13 +288,89 @@ mod tests {
     use crate::llm::dialects::chat_prompt;
 
     fn body(chat: Value) -> Result<Value, Fault> {
-        write(&chat_prompt::read(&chat).unwrap()).map(Value::Object)
+        body_for("claude-sonnet-4-5", chat)
+    }
+
+    fn body_for(model: &str, chat: Value) -> Result<Value, Fault> {
+        write(&chat_prompt::read(&chat).unwrap(), model).map(Value::Object)
     }
 
     fn with(field: &str, value: Value) -> Value {
+        with_for("claude-sonnet-4-5", field, value)
+    }
+
+    fn with_for(model: &str, field: &str, value: Value) -> Value {
         let mut chat = json!({ "messages": [{ "role": "user", "content": "hi" }] });
         chat[field] = value;
-        body(chat).unwrap()
+        body_for(model, chat).unwrap()
+    }
+
+    #[test]
+    fn generations_are_told_by_the_name() {
+        for (model, version) in [
+            ("claude-3-7-sonnet-20250219", Version(3, 7)),
+            ("claude-sonnet-4@20250514", Version(4, 0)),
+            ("anthropic.claude-opus-4-6-v1:0", Version(4, 6)),
+            ("claude-opus-4.7", Version(4, 7)),
+            ("claude", Version::NEWEST),
+            ("up", Version::NEWEST),
+        ] {
+            assert_eq!(Version::of(model), version, "{model}");
+        }
+    }
+
+    #[test]
+    fn each_generation_gets_what_it_takes() {
+        let effort = |model: &str, effort: &str| with_for(model, "reasoning_effort", json!(effort));
+        let old = effort("claude-3-7-sonnet", "medium");
+        assert_eq!(old["thinking"], json!({ "type": "enabled", "budget_tokens": 8192 }));
+        assert_eq!(old["max_tokens"], 8192 + 4096);
+        assert!(effort("claude-3-5-haiku", "high").get("thinking").is_none());
+        let new = effort("claude-opus-4-6", "xhigh");
+        assert_eq!(
+            (&new["thinking"]["type"], &new["output_config"]["effort"]),
+            (&json!("adaptive"), &json!("high"))
+        );
+        assert_eq!(effort("claude-opus-4-7", "xhigh")["output_config"]["effort"], "xhigh");
+        assert_eq!(effort("claude-opus-4-6", "none")["thinking"]["type"], "disabled");
+        let both = json!({ "messages": [], "temperature": 0.5, "top_p": 0.9 });
+        let taken = |model: &str| {
+            let body = body_for(model, both.clone()).unwrap();
+            (body.get("temperature").is_some(), body.get("top_p").is_some())
+        };
+        assert_eq!(taken("claude-3-5-haiku"), (true, true));
+        assert_eq!(taken("claude-sonnet-4-5"), (true, false));
+        assert_eq!(taken("claude-opus-4-7"), (false, false));
+        let schema = json!({ "messages": [], "response_format": { "type": "json_schema", "json_schema": { "schema": { "type": "object" } } } });
+        assert_eq!(body_for("claude-3-7-sonnet", schema), Err(Fault::Unsendable));
+        let any = with("response_format", json!({ "type": "json_object" }));
+        assert_eq!(any["system"][0]["text"], ASK_FOR_JSON);
+    }
+
+    #[test]
+    fn thinking_needs_room_and_the_thoughts_before() {
+        let chat = |max: Value, choice: Value| {
+            let tools = json!([{ "type": "function", "function": { "name": "f" } }]);
+            let chat = json!({ "messages": [{ "role": "user", "content": "x" }], "tools": tools,
+                "reasoning_effort": "high", "max_tokens": max, "tool_choice": choice, "temperature": 0.2 });
+            body(chat).unwrap()
+        };
+        assert_eq!(chat(json!(8000), json!(null))["thinking"]["budget_tokens"], 4000);
+        assert!(chat(json!(8000), json!(null)).get("temperature").is_none());
+        assert!(chat(json!(100), json!(null)).get("thinking").is_none());
+        assert!(chat(json!(8000), json!("required")).get("thinking").is_none());
+        let after = |thoughts: Value| {
+            let call = json!([{ "id": "c", "type": "function", "function": { "name": "f", "arguments": "{}" } }]);
+            body(json!({ "reasoning_effort": "low", "messages": [
+                { "role": "user", "content": "x" },
+                { "role": "assistant", "tool_calls": call, "thinking_blocks": thoughts },
+                { "role": "tool", "tool_call_id": "c", "content": "y" },
+            ] }))
+            .unwrap()
+        };
+        assert!(after(json!(null)).get("thinking").is_none());
+        let signed = json!([{ "thinking": "hm", "signature": "s" }]);
+        assert_eq!(after(signed)["thinking"]["budget_tokens"], 2048);
     }
 
     #[test]
@@ -278,10 +427,6 @@ mod tests {
         for dropped in ["seed", "logprobs", "presence_penalty", "logit_bias"] {
             assert!(with(dropped, json!(1)).get(dropped).is_none(), "{dropped}");
         }
-        let low = with("reasoning_effort", json!("low"));
-        assert_eq!(low["thinking"], json!({ "type": "enabled", "budget_tokens": 1024 }));
-        assert!(low["max_tokens"].as_u64().unwrap() > 1024);
-        assert_eq!(with("reasoning_effort", json!("none"))["thinking"]["type"], "disabled");
     }
 
     #[test]

@@ -37,7 +37,7 @@ impl Provider for Anthropic {
         }
         let chat = serde_json::from_slice(body).map_err(|_| Fault::Unsendable)?;
         let prompt = chat_prompt::read(&chat).map_err(|_| Fault::Unsendable)?;
-        let mut body = messages::body::write(&prompt)?;
+        let mut body = messages::body::write(&prompt, site.model)?;
         body.insert(String::from("model"), site.model.into());
         body.insert(String::from("stream"), ask.stream.into());
         let body = serde_json::to_vec(&body).map_err(|_| Fault::Unsendable)?;
