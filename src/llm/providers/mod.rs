@@ -174,6 +174,6 @@ macro_rules! providers {
 }
 
 providers! {
-    Anthropic => anthropic::Anthropic,
     Openai => openai::Openai,
+    Anthropic => anthropic::Anthropic,
 }
