@@ -100,7 +100,10 @@ fn idle_connection(gateway: SocketAddr) -> TcpStream {
 fn read_until(stream: &mut TcpStream, text: &str) {
     let (mut seen, mut chunk) = (String::new(), [0; 4096]);
     while !seen.contains(text) {
-        let count = stream.read(&mut chunk).unwrap();
+        let count = match stream.read(&mut chunk) {
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+            read => read.unwrap(),
+        };
         assert_ne!(count, 0, "closed before {text:?} came: {seen}");
         seen += &String::from_utf8_lossy(&chunk[..count]);
     }
