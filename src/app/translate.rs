@@ -43,6 +43,7 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
     let _ = provider;
     match api {
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
+        "gemini-generate" => Some((Kind::Gemini, Surface::Chat)),
         "openai-chat" => Some((Kind::Openai, Surface::Chat)),
         "openai-completions" => Some((Kind::Openai, Surface::Completions)),
         _ => None,

@@ -254,7 +254,8 @@ impl Lane {
             _ => frame.payload(block, &mut scratch),
         };
         if frame.data.is_empty() {
-            let fed = self.stream.stray(payload);
+            let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
+            let fed = self.stream.stray(payload, &mut sink);
             return self.fed(fed, frame.ended, reads);
         }
         self.payload(payload, frame.ended, reads)

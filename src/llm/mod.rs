@@ -4,6 +4,7 @@
 pub mod dialects;
 pub mod errors;
 pub mod event;
+pub mod gemini_body;
 pub mod messages;
 pub mod prompt;
 pub mod provider;

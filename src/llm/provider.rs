@@ -142,5 +142,5 @@ pub trait Provider: Default {
     ///
     /// # Errors
     /// `ErrorEvent`.
-    fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault>;
+    fn stray(&mut self, line: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault>;
 }

@@ -188,3 +188,74 @@ fn what_a_format_can_not_say_goes_to_the_next_target() {
         assert!(attempts.starts_with("p0/up;unsendable;"), "{driver:?}: {attempts}");
     });
 }
+
+/// A streamed answer of Gemini: a thought, text, a call.
+fn candidates() -> Vec<String> {
+    let event = |parts: Value, rest: Value| {
+        let mut candidate = json!({ "content": { "role": "model", "parts": parts }, "index": 0 });
+        for (name, value) in rest.as_object().unwrap() {
+            candidate[name] = value.clone();
+        }
+        let usage = json!({ "promptTokenCount": 5, "candidatesTokenCount": 9 });
+        let event =
+            json!({ "candidates": [candidate], "usageMetadata": usage, "responseId": "r1" });
+        format!("data: {event}\r\n\r\n")
+    };
+    vec![
+        event(json!([{ "text": "" }]), json!({})),
+        event(json!([{ "text": "hello from gemini" }]), json!({})),
+        event(
+            json!([{ "functionCall": { "name": "f", "args": { "x": 1 } } }]),
+            json!({ "finishReason": "STOP" }),
+        ),
+    ]
+}
+
+fn gemini(says: String) -> Provider {
+    Provider::start(move |call| {
+        let call = call.as_mut().unwrap();
+        let line = "POST /v1/models/up:streamGenerateContent?alt=sse HTTP/1.1\r\n";
+        assert!(call.request.starts_with(line), "{}", call.request);
+        assert!(call.request.contains("x-goog-api-key: secret-key\r\n"), "{}", call.request);
+        assert!(!call.request.contains("authorization"), "{}", call.request);
+        let body: Value = serde_json::from_slice(&call.body).unwrap();
+        assert_eq!(body["contents"], json!([{ "role": "user", "parts": [{ "text": "hi" }] }]));
+        call.say(&says);
+        false
+    })
+}
+
+#[test]
+fn gemini_takes_over_and_is_taken_over_from() {
+    on_both(|driver| {
+        let case = format!("{driver:?}");
+        let dead = claude(event(json!({ "type": "error", "error": { "message": "x" } })));
+        let well = gemini(format!("{SSE}{}", candidates().concat()));
+        let gateway = Gateway::start(driver, &config(("anthropic", &dead), ("gemini", &well)));
+        let answer = ask(gateway.addr, &request(true));
+        assert!(answer.text().ends_with("data: [DONE]\n\n"), "{case}: {}", answer.text());
+        let chunks = chunks(&answer);
+        let deltas: Vec<&Value> = chunks.iter().map(|c| &c["choices"][0]["delta"]).collect();
+        let text: String = deltas.iter().filter_map(|d| d["content"].as_str()).collect();
+        assert_eq!(text, "hello from gemini", "{case}");
+        let call = deltas.iter().find(|d| d["tool_calls"].is_array()).unwrap();
+        assert_eq!(call["tool_calls"][0]["function"]["name"], "f", "{case}");
+        let finish = chunks.iter().find_map(|c| c["choices"][0]["finish_reason"].as_str());
+        assert_eq!(finish, Some("tool_calls"), "{case}");
+        assert_eq!(chunks.last().unwrap()["usage"]["total_tokens"], 14, "{case}");
+        // Cut before any content it is replaced, after that told.
+        let openai = Provider::saying(good("p1"));
+        for (events, falls_over) in [(1, true), (2, false)] {
+            let cut = gemini(format!("{SSE}{}", candidates()[..events].concat()));
+            let gateway = Gateway::start(driver, &config(("gemini", &cut), ("openai", &openai)));
+            let text = ask(gateway.addr, &request(true)).text();
+            if falls_over {
+                assert_eq!(text, expected("p1"), "{case}");
+            } else {
+                assert!(text.contains("hello from gemini"), "{case}: {text}");
+                assert!(text.contains("stream_interrupted"), "{case}: {text}");
+                assert!(!text.contains("[DONE]") && !text.contains("from p1"), "{case}: {text}");
+            }
+        }
+    });
+}

@@ -102,7 +102,7 @@ impl Provider for Anthropic {
         self.answer.keep_said(said);
     }
 
-    fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault> {
+    fn stray(&mut self, line: &[u8], _sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         match error_of_line(line) {
             Some(said) => {
                 self.answer.keep_said(Some(said));
@@ -170,6 +170,7 @@ mod tests {
     use super::*;
     use crate::base::secret::Secret;
     use crate::base::tick::Ms;
+    use crate::llm::sink::Told;
 
     fn sent(body: &[u8], key: &str, path: &'static str) -> Result<String, Fault> {
         let surface = if path.is_empty() { Surface::Chat } else { Surface::Other };
@@ -276,10 +277,19 @@ mod tests {
 
     #[test]
     fn errors_hide_in_lines_that_are_no_fields() {
-        let mut adapter = Anthropic::default();
+        let (mut adapter, mut told) = (Anthropic::default(), Told::default());
+        let (mut out, mut events) = (Buf::new(), 0);
+        let mut sink = Sink {
+            out: &mut out,
+            shown: "shown",
+            events: &mut events,
+            id: "req",
+            seconds: 9,
+            told: &mut told,
+        };
         let line = b"{\"error\":{\"code\":500,\"message\":\"Internal\"}}";
-        assert_eq!(adapter.stray(line), Err(Fault::ErrorEvent));
+        assert_eq!(adapter.stray(line, &mut sink), Err(Fault::ErrorEvent));
         assert_eq!(adapter.said().unwrap().message, "Internal");
-        assert_eq!(adapter.stray(b"retry"), Ok(Mark::Idle));
+        assert_eq!(adapter.stray(b"retry", &mut sink), Ok(Mark::Idle));
     }
 }

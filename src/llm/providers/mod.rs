@@ -10,6 +10,7 @@ use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 
 pub mod anthropic;
+pub mod gemini;
 pub mod openai;
 
 macro_rules! providers {
@@ -163,10 +164,10 @@ macro_rules! providers {
             ///
             /// # Errors
             /// `ErrorEvent`.
-            pub fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault> {
+            pub fn stray(&mut self, line: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
                 match self {
                     Stream::Idle => Ok(Mark::Idle),
-                    $(Stream::$kind(adapter) => adapter.stray(line),)*
+                    $(Stream::$kind(adapter) => adapter.stray(line, sink),)*
                 }
             }
         }
@@ -176,4 +177,5 @@ macro_rules! providers {
 providers! {
     Openai => openai::Openai,
     Anthropic => anthropic::Anthropic,
+    Gemini => gemini::Gemini,
 }

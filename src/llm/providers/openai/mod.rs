@@ -209,7 +209,7 @@ impl Provider for Openai {
         self.said = said;
     }
 
-    fn stray(&mut self, line: &[u8]) -> Result<Mark, Fault> {
+    fn stray(&mut self, line: &[u8], _sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         match error_of_line(line) {
             Some(said) => {
                 self.said = Some(said);
