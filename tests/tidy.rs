@@ -45,7 +45,7 @@ const FLOORS: &[Floor] = &[
     Floor {
         name: "llm",
         below: &["base", "wire"],
-        crates: &["memchr", "smallvec", "serde_json"],
+        crates: &["base64", "memchr", "smallvec", "serde_json"],
         pure: true,
     },
     Floor {

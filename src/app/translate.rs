@@ -43,6 +43,8 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
     let _ = provider;
     match api {
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
+        "bedrock-converse" => Some((Kind::Bedrock, Surface::Chat)),
+        "bedrock-invoke" => Some((Kind::BedrockInvoke, Surface::Chat)),
         "openai-chat" => Some((Kind::Openai, Surface::Chat)),
         "openai-completions" => Some((Kind::Openai, Surface::Completions)),
         _ => None,
