@@ -17,12 +17,15 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use firstbyte::app::translate::{Order, Translated, known, translate};
 
 /// Rows whose reading differs, with why. Each stands in `docs/fixtures.md` too.
 const DIFFERENT: &[&str] = &[
+    "bedrock/bedrock-invoke/otel-invoke_model_no_content_cohere.command-r-i0.json",
     "anthropic/anthropic-messages/vercel-anthropic-tool-search-deferred-bm25.jsonl",
     "anthropic/anthropic-messages/vercel-anthropic-tool-search-regex.1.jsonl",
     "gemini/openai-chat/agw-gemini_with_completion_tokens.json",
@@ -50,13 +53,84 @@ fn rows(folder: &std::path::Path, name: &str) -> Vec<Value> {
 fn body(folder: &std::path::Path, row: &Value) -> Option<Vec<u8>> {
     let bytes = std::fs::read(folder.join(row["file"].as_str().unwrap())).unwrap();
     match row["wire"].as_str().unwrap() {
-        "jsonl-of-data-payloads" if row["api"].as_str()?.starts_with("bedrock") => None,
+        "jsonl-of-data-payloads" if row["api"].as_str()?.starts_with("bedrock") => {
+            let text = String::from_utf8(bytes).unwrap();
+            let lines = text.lines().filter(|line| !line.is_empty());
+            let invoked = row["api"] == "bedrock-invoke";
+            Some(lines.flat_map(|line| aws_message(line, invoked)).collect())
+        }
         "jsonl-of-data-payloads" => {
             let text = String::from_utf8(bytes).unwrap();
             let lines = text.lines().filter(|line| !line.is_empty());
             Some(lines.map(|line| format!("data: {line}\n\n")).collect::<String>().into_bytes())
         }
         _ => Some(bytes),
+    }
+}
+
+/// A payload as a message of the AWS event stream: under the name that it has, or as a chunk.
+fn aws_message(line: &str, invoked: bool) -> Vec<u8> {
+    let (name, payload) = if invoked {
+        (String::from("chunk"), json!({ "bytes": STANDARD.encode(line) }))
+    } else {
+        let wrapped: Value = serde_json::from_str(line).unwrap();
+        let (name, payload) = wrapped.as_object().unwrap().iter().next().unwrap();
+        (name.clone(), payload.clone())
+    };
+    let payload = payload.to_string();
+    let mut headers = Vec::new();
+    for (name, value) in [(":event-type", name.as_str()), (":message-type", "event")] {
+        headers.push(name.len() as u8);
+        headers.extend(name.as_bytes());
+        headers.push(7);
+        headers.extend((value.len() as u16).to_be_bytes());
+        headers.extend(value.as_bytes());
+    }
+    let total = (16 + headers.len() + payload.len()) as u32;
+    let mut out = [total.to_be_bytes(), (headers.len() as u32).to_be_bytes()].concat();
+    out.extend(crc32fast::hash(&out).to_be_bytes());
+    out.extend(headers);
+    out.extend(payload.as_bytes());
+    out.extend(crc32fast::hash(&out).to_be_bytes());
+    out
+}
+
+#[test]
+fn an_aws_event_stream_means_the_same_however_it_is_cut() {
+    let text = |text: &str| {
+        let delta = json!({ "contentBlockIndex": 0, "delta": { "text": text }, "p": "ab" });
+        json!({ "contentBlockDelta": delta }).to_string()
+    };
+    let call = json!({ "toolUse": { "toolUseId": "t", "name": "f" } });
+    let lines = [
+        json!({ "messageStart": { "role": "assistant" } }).to_string(),
+        text("Hi "),
+        text("there"),
+        json!({ "contentBlockStart": { "contentBlockIndex": 1, "start": call } }).to_string(),
+        json!({ "messageStop": { "stopReason": "tool_use" } }).to_string(),
+        json!({ "metadata": { "usage": { "inputTokens": 1, "outputTokens": 2 } } }).to_string(),
+    ];
+    let frames: Vec<Vec<u8>> = lines.iter().map(|line| aws_message(line, false)).collect();
+    let (kind, surface) = known("bedrock", "bedrock-converse").unwrap();
+    let order = Order { kind, surface, stream: true, status: 200 };
+    let bytes = frames.concat();
+    let whole = translate(&order, [bytes.as_slice()]);
+    let seen = read(&whole, true).unwrap();
+    assert!(whole.good && seen.done, "{:?}", seen.error);
+    assert_eq!((seen.text.as_str(), seen.finish.as_deref()), ("Hi there", Some("tool_calls")));
+    assert_eq!(seen.calls[&0], ("t".into(), "f".into(), "{}".into()));
+    assert_eq!(seen.usage.unwrap()["total_tokens"], 3);
+    for at in 0..bytes.len() {
+        let (head, tail) = bytes.split_at(at);
+        assert_eq!(translate(&order, [head, tail]).body, whole.body, "cut at {at}");
+        // Once the stop reason is there only counts can be lost.
+        let stopped = frames[..5].concat().len();
+        assert_eq!(translate(&order, [head]).good, at >= stopped, "ends at {at}");
+    }
+    for at in [0, 9, 20, bytes.len() / 2] {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 4;
+        assert!(!translate(&order, [damaged.as_slice()]).good, "damaged at {at}");
     }
 }
 

@@ -33,7 +33,7 @@ const FLOORS: &[Floor] = &[
     Floor {
         name: "wire",
         below: &["base"],
-        crates: &["httparse", "memchr", "simd_json", "smallvec"],
+        crates: &["crc32fast", "httparse", "memchr", "simd_json", "smallvec"],
         pure: true,
     },
     Floor {
@@ -45,7 +45,7 @@ const FLOORS: &[Floor] = &[
     Floor {
         name: "llm",
         below: &["base", "wire"],
-        crates: &["memchr", "smallvec", "serde_json"],
+        crates: &["base64", "memchr", "smallvec", "serde_json"],
         pure: true,
     },
     Floor {

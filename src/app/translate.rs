@@ -44,6 +44,8 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
     match api {
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
         "gemini-generate" => Some((Kind::Gemini, Surface::Chat)),
+        "bedrock-converse" => Some((Kind::Bedrock, Surface::Chat)),
+        "bedrock-invoke" => Some((Kind::BedrockInvoke, Surface::Chat)),
         "openai-chat" => Some((Kind::Openai, Surface::Chat)),
         "openai-completions" => Some((Kind::Openai, Surface::Completions)),
         _ => None,

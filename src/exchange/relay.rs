@@ -16,9 +16,10 @@ use crate::config::Commit;
 use crate::exchange::ledger::CommittedBy;
 use crate::exchange::phase::{Lane, Pumped, Reading, Stage};
 use crate::llm::event::Mark;
-use crate::llm::provider::Framing;
+use crate::llm::provider::{Framing, Named};
 use crate::llm::sink::{Sink, Told};
 use crate::route::Rules;
+use crate::wire::aws_event::{self, Unsound};
 use crate::wire::http1::body::Body;
 use crate::wire::http1::head::{self, ResponseHead};
 use crate::wire::lines;
@@ -189,6 +190,7 @@ impl Lane {
         let (at, pumped) = match self.stream.framing() {
             Framing::Sse => self.pump_blocks(work.as_slice(), eof, reads),
             Framing::Lines => self.pump_lines(work.as_slice(), eof, reads),
+            Framing::AwsEvents => self.pump_messages(work.as_slice(), reads),
         };
         work.consume(at);
         if pumped == Pumped::More && !work.is_empty() {
@@ -234,6 +236,36 @@ impl Lane {
                 }
                 Ok(None) => return (at, Pumped::More),
                 Err(_) => return (at, Pumped::Bad(Failure::of(Fault::FrameTooLarge))),
+            }
+        }
+    }
+
+    /// Reads messages of the AWS event stream. A cut one at the end says nothing: whether the end is a
+    /// good one is for `close` to say.
+    fn pump_messages(&mut self, work: &[u8], reads: &Reads<'_>) -> (usize, Pumped) {
+        let mut at = 0;
+        loop {
+            let rest = &work[at..];
+            let message = match aws_event::next(rest, limits::FRAME_BYTES_MAX) {
+                Ok(Some(message)) => message,
+                Ok(None) => return (at, Pumped::More),
+                Err(Unsound::TooLarge) => {
+                    return (at, Pumped::Bad(Failure::of(Fault::FrameTooLarge)));
+                }
+                Err(_) => return (at, Pumped::Bad(Failure::of(Fault::BadFrame))),
+            };
+            at += message.len;
+            let named = Named {
+                kind: message.kind,
+                name: message.name.of(rest),
+                text: message.text.of(rest),
+                payload: message.payload.of(rest),
+            };
+            let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
+            let fed = self.stream.feed_named(&named, &mut sink);
+            match self.fed(fed, true, reads) {
+                Pumped::More => {}
+                other => return (at, other),
             }
         }
     }

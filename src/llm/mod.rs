@@ -1,6 +1,8 @@
 //! F2: what the bytes mean. Providers read what comes from upstream, dialects write what a client
 //! understands; between them there is one vocabulary, `event`.
 
+pub mod aws;
+pub mod converse;
 pub mod dialects;
 pub mod errors;
 pub mod event;

@@ -12,6 +12,7 @@ use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
+use crate::wire::aws_event;
 
 /// Where a request goes: one target's address and credential.
 pub struct Site<'a> {
@@ -72,6 +73,21 @@ pub enum Framing {
     Sse,
     /// A JSON value a line.
     Lines,
+    /// Messages of the AWS event stream.
+    AwsEvents,
+}
+
+/// A message of the AWS event stream.
+#[derive(Clone, Copy, Debug)]
+pub struct Named<'a> {
+    /// Whether it is an event or an error.
+    pub kind: aws_event::Kind,
+    /// The event's or the error's name.
+    pub name: &'a [u8],
+    /// What its headers say of an error that has no payload.
+    pub text: &'a [u8],
+    /// The payload.
+    pub payload: &'a [u8],
 }
 
 /// A provider's adapter.
@@ -109,6 +125,14 @@ pub trait Provider: Default {
     /// # Errors
     /// `BadFrame` for what does not parse, `ErrorEvent` for an error inside the stream.
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault>;
+
+    /// Reads one message of an AWS event stream, whose name stands beside its payload.
+    ///
+    /// # Errors
+    /// As [`Provider::feed`]; `ErrorEvent` for a message that is an error.
+    fn feed_named(&mut self, message: &Named<'_>, sink: &mut Sink<'_>) -> Result<Mark, Fault> {
+        self.feed(message.payload, sink)
+    }
 
     /// The stream is over: by its terminal signal or because the connection ended. Writes what the
     /// dialect still owes the client.

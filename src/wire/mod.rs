@@ -9,11 +9,13 @@
 //! | [`http1::body`] | length, chunked and until-close bodies, in place | |
 //! | [`http1::emit`] | | heads and chunk frames |
 //! | [`sse`] | server-sent events | |
+//! | [`aws_event`] | messages of the AWS event stream | |
 //! | [`json`] | validated raw spans | strings, objects, arrays |
 //!
 //! Laws: input never panics, never recurses, never allocates without a cap; where bytes arrive in
 //! pieces, every way of cutting them gives the same result.
 
+pub mod aws_event;
 pub mod http1;
 pub mod json;
 pub mod lines;

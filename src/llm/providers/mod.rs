@@ -5,11 +5,13 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Framing, Provider, Refusal, Said, Site};
+use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 
 pub mod anthropic;
+pub mod bedrock;
+pub mod bedrock_invoke;
 pub mod gemini;
 pub mod openai;
 
@@ -76,6 +78,8 @@ macro_rules! providers {
             ) -> Result<(), Fault> {
                 match self {
                     Stream::Idle => Err(Fault::Unsendable),
+                    // No config has such a kind: this is `translate`, whose answer is at hand.
+                    $(Stream::$kind(_) if !<$adapter as Provider>::SENDS => Ok(()),)*
                     $(Stream::$kind(_) => <$adapter>::send(ask, body, site, wall, out),)*
                 }
             }
@@ -88,6 +92,19 @@ macro_rules! providers {
                 match self {
                     Stream::Idle => Err(Fault::BadFrame),
                     $(Stream::$kind(adapter) => adapter.feed(payload, sink),)*
+                }
+            }
+
+            /// See [`Provider::feed_named`].
+            ///
+            /// # Errors
+            /// As there.
+            pub fn feed_named(
+                &mut self, message: &Named<'_>, sink: &mut Sink<'_>,
+            ) -> Result<Mark, Fault> {
+                match self {
+                    Stream::Idle => Err(Fault::BadFrame),
+                    $(Stream::$kind(adapter) => adapter.feed_named(message, sink),)*
                 }
             }
 
@@ -178,4 +195,6 @@ providers! {
     Openai => openai::Openai,
     Anthropic => anthropic::Anthropic,
     Gemini => gemini::Gemini,
+    Bedrock => bedrock::Bedrock,
+    BedrockInvoke => bedrock_invoke::BedrockInvoke,
 }
