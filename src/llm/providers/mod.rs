@@ -11,6 +11,7 @@ use crate::llm::sink::Sink;
 
 pub mod anthropic;
 pub mod openai;
+pub mod responses;
 
 macro_rules! providers {
     ($($kind:ident => $adapter:ty,)*) => {
@@ -176,4 +177,5 @@ macro_rules! providers {
 providers! {
     Anthropic => anthropic::Anthropic,
     Openai => openai::Openai,
+    Responses => responses::Responses,
 }
