@@ -76,6 +76,9 @@ macro_rules! providers {
             ) -> Result<(), Fault> {
                 match self {
                     Stream::Idle => Err(Fault::Unsendable),
+                    // Only `translate` gets here, which plays the answer to a request that nobody
+                    // reads; the config knows no kind that can't send.
+                    $(Stream::$kind(_) if !<$adapter as Provider>::SENDS => Ok(()),)*
                     $(Stream::$kind(_) => <$adapter>::send(ask, body, site, wall, out),)*
                 }
             }
