@@ -5,6 +5,7 @@ use serde_json::{Value as Json, json};
 use super::*;
 use crate::llm::request::Surface;
 use crate::llm::sink::Told;
+use crate::wire::sse::Scanner;
 
 /// What came of one answer.
 struct Played {
@@ -624,4 +625,81 @@ fn flat_errors_and_waits_in_words() {
     let far = r#"{"error":{"message":"retry after 4294967295 seconds"}}"#;
     assert_eq!(refuse(429, None, far).failure.retry_after, Some(Ms(86_400_000)));
     assert!(refuse(502, None, "<html>").said.is_none());
+}
+
+fn mixed() -> Vec<String> {
+    let note = json!({ "type": "url_citation", "url": "https://a.test/", "title": "t" });
+    let events = [
+        created(),
+        summary(0, 0, "hm"),
+        text(1, "żó😀"),
+        json!({ "type": "response.output_text.annotation.added", "output_index": 1,
+            "content_index": 0, "annotation": note }),
+        item("added", 2, call("call_a", "look", "{\"a\":")),
+        fragment(2, "1}"),
+        item("done", 2, call("call_a", "look", "{\"a\":1}")),
+        item(
+            "done",
+            3,
+            message(json!([output_text("end"), { "type": "refusal", "refusal": "n" }])),
+        ),
+        completed(),
+    ];
+    events.iter().map(Json::to_string).collect()
+}
+
+#[test]
+fn every_split_in_two_gives_the_same() {
+    let payloads = mixed();
+    let bytes: String = payloads.iter().map(|p| format!("event: x\r\ndata: {p}\r\n\r\n")).collect();
+    let once = play_raw(&payloads);
+    assert_eq!(once.end, Ok(()));
+    for at in 0..bytes.len() {
+        let (mut scanner, mut found, mut held) = (Scanner::new(1 << 16), Vec::new(), Vec::new());
+        for (piece, eof) in [(&bytes.as_bytes()[..at], false), (&bytes.as_bytes()[at..], true)] {
+            held.extend_from_slice(piece);
+            while let Ok(Some(frame)) = scanner.next(&held, eof) {
+                let mut scratch = Vec::new();
+                let payload = frame.payload(&held[..frame.len], &mut scratch).to_vec();
+                if !payload.is_empty() {
+                    found.push(payload);
+                }
+                held.drain(..frame.len);
+            }
+        }
+        assert_eq!(play_raw(&found).out, once.out, "{at}");
+    }
+}
+
+#[test]
+fn noise_never_panics() {
+    let all = mixed();
+    let mut state = 1_u64;
+    for round in 0..3000 {
+        let mut payloads: Vec<Vec<u8>> = all.iter().map(|p| p.clone().into_bytes()).collect();
+        for _ in 0..=round % 3 {
+            state = state.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(0x1405_7b7e_f767_814f);
+            let roll = (state >> 33) as usize;
+            let count = payloads.len();
+            let one = &mut payloads[roll % count];
+            let at = (roll >> 4) % one.len();
+            one[at] = b"{}[]\",:\\u0n\xff"[(roll >> 12) % 12];
+        }
+        let played = play_raw(&payloads);
+        for chunk in played.chunks() {
+            assert!(chunk["choices"].is_array());
+        }
+        for payload in &payloads {
+            with_sink(true, |sink| {
+                let _ = Responses::default().whole(payload, sink);
+            });
+            let body = Refusal {
+                status: 400 + (round % 200) as u16,
+                retry_after: None,
+                body: payload,
+                surface: Surface::Chat,
+            };
+            Responses::refuse(&body);
+        }
+    }
 }
