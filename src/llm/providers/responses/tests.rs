@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::base::tick::Ms;
 use crate::llm::request::Surface;
 use crate::llm::sink::Told;
 use crate::wire::sse::Scanner;
