@@ -28,6 +28,7 @@ const DIFFERENT: &[&str] = &[
     "bedrock/bedrock-invoke/otel-invoke_model_no_content_cohere.command-r-i0.json",
     "anthropic/anthropic-messages/vercel-anthropic-tool-search-deferred-bm25.jsonl",
     "anthropic/anthropic-messages/vercel-anthropic-tool-search-regex.1.jsonl",
+    "azure/openai-responses/vercel-azure-reasoning-encrypted-content.1.jsonl",
     "gemini/openai-chat/agw-gemini_with_completion_tokens.json",
     "gemini/openai-chat/pydai-compatible_api_with_tool_calls_without_id-i1.json",
     "mistral/openai-chat/rubyllm-audio_models_mistral_voxtral-small-latest_mp3_audio-i0.json",

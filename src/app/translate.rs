@@ -48,6 +48,7 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
         "bedrock-invoke" => Some((Kind::BedrockInvoke, Surface::Chat)),
         "openai-chat" => Some((Kind::Openai, Surface::Chat)),
         "openai-completions" => Some((Kind::Openai, Surface::Completions)),
+        "openai-responses" => Some((Kind::Responses, Surface::Chat)),
         _ => None,
     }
 }

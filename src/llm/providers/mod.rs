@@ -14,6 +14,7 @@ pub mod bedrock;
 pub mod bedrock_invoke;
 pub mod gemini;
 pub mod openai;
+pub mod responses;
 
 macro_rules! providers {
     ($($kind:ident => $adapter:ty,)*) => {
@@ -197,4 +198,5 @@ providers! {
     Gemini => gemini::Gemini,
     Bedrock => bedrock::Bedrock,
     BedrockInvoke => bedrock_invoke::BedrockInvoke,
+    Responses => responses::Responses,
 }
