@@ -43,6 +43,8 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
     let _ = provider;
     match api {
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
+        "cohere-v2-chat" => Some((Kind::Cohere, Surface::Chat)),
+        "ollama-chat" | "ollama-generate" => Some((Kind::Ollama, Surface::Chat)),
         "gemini-generate" => Some((Kind::Gemini, Surface::Chat)),
         "bedrock-converse" => Some((Kind::Bedrock, Surface::Chat)),
         "bedrock-invoke" => Some((Kind::BedrockInvoke, Surface::Chat)),

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Which format it is shows in the first event, and stands: Anthropic's messages, Amazon's Converse
-//! format (Nova), or one of the small ones that [`plain`] reads.
+//! format (Nova), or one of the small ones that `plain` reads.
 
 mod plain;
 

@@ -12,7 +12,9 @@ use crate::llm::sink::Sink;
 pub mod anthropic;
 pub mod bedrock;
 pub mod bedrock_invoke;
+pub mod cohere;
 pub mod gemini;
+pub mod ollama;
 pub mod openai;
 pub mod responses;
 
@@ -196,6 +198,8 @@ providers! {
     Openai => openai::Openai,
     Anthropic => anthropic::Anthropic,
     Gemini => gemini::Gemini,
+    Cohere => cohere::Cohere,
+    Ollama => ollama::Ollama,
     Bedrock => bedrock::Bedrock,
     BedrockInvoke => bedrock_invoke::BedrockInvoke,
     Responses => responses::Responses,

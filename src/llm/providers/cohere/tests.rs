@@ -1,0 +1,208 @@
+//! Events of Cohere, and what a chat client gets of them.
+
+use serde_json::{Value as Tree, json};
+
+use super::*;
+use crate::llm::sink::Told;
+
+/// What comes of a stream: the client's bytes, the marks, the end and what an error said.
+struct Played {
+    out: String,
+    marks: Vec<Mark>,
+    end: Result<(), Fault>,
+    said: Option<Said>,
+}
+
+fn with_sink(whole: bool, play: impl FnOnce(&mut Sink<'_>)) -> String {
+    let (mut told, mut out, mut events) = (Told::default(), Buf::new(), 0);
+    if whole {
+        told.gather();
+    }
+    play(&mut Sink {
+        out: &mut out,
+        shown: "shown",
+        events: &mut events,
+        id: "req",
+        seconds: 9,
+        told: &mut told,
+    });
+    String::from_utf8(out.as_slice().to_vec()).unwrap()
+}
+
+fn play(events: &[Tree]) -> Played {
+    let (mut adapter, mut marks) = (Cohere::default(), Vec::new());
+    let mut end = Ok(());
+    let out = with_sink(false, |sink| {
+        for event in events {
+            match adapter.feed(event.to_string().as_bytes(), sink) {
+                Ok(mark) => marks.push(mark),
+                Err(fault) => {
+                    end = Err(fault);
+                    return;
+                }
+            }
+        }
+        end = adapter.close(true, sink);
+    });
+    Played { out, marks, end, said: adapter.said() }
+}
+
+fn deltas(out: &str) -> Vec<Tree> {
+    let blocks = out.split_terminator("\n\n").map(|block| block.strip_prefix("data: ").unwrap());
+    let chunks = blocks.filter(|data| *data != "[DONE]").map(|data| {
+        let chunk: Tree = serde_json::from_str(data).unwrap();
+        chunk["choices"][0]["delta"].clone()
+    });
+    chunks.filter(|delta| delta.is_object()).collect()
+}
+
+fn message(kind: &str, index: u64, message: Tree) -> Tree {
+    json!({ "type": kind, "index": index, "delta": { "message": message } })
+}
+
+fn start() -> Tree {
+    json!({ "type": "message-start", "id": "m1", "delta": { "message": { "role": "assistant" } } })
+}
+
+fn end(reason: &str) -> Tree {
+    let tokens = json!({ "input_tokens": 9, "output_tokens": 5, "reasoning_tokens": 2 });
+    let billed = json!({ "input_tokens": 1, "output_tokens": 1 });
+    let usage = json!({ "billed_units": billed, "tokens": tokens, "cached_tokens": 4 });
+    json!({ "type": "message-end", "delta": { "finish_reason": reason, "usage": usage } })
+}
+
+fn text(text: &str) -> Tree {
+    message("content-delta", 1, json!({ "content": { "text": text } }))
+}
+
+#[test]
+fn thoughts_and_text_keep_their_places_and_counts_are_the_tokens() {
+    let thinking = json!({ "content": { "type": "thinking", "thinking": "" } });
+    let thought = json!({ "content": { "thinking": "hm" } });
+    let played = play(&[
+        start(),
+        message("content-start", 0, thinking),
+        message("content-delta", 0, thought),
+        json!({ "type": "content-end", "index": 0 }),
+        text("Hi \"you\""),
+        message("citation-start", 0, json!({ "citations": { "start": 0, "end": 2 } })),
+        end("COMPLETE"),
+    ]);
+    assert_eq!(played.end, Ok(()));
+    let (event, content) = (Mark::Event, Mark::Content);
+    assert_eq!(played.marks, [event, event, content, event, content, event, content]);
+    let deltas = deltas(&played.out);
+    assert_eq!(deltas[1], json!({ "reasoning_content": "hm" }));
+    assert_eq!(deltas[2], json!({ "content": "Hi \"you\"" }));
+    assert!(played.out.contains("\"id\":\"m1\"") && played.out.contains("\"stop\""));
+    for count in ["\"prompt_tokens\":9", "\"completion_tokens\":5", "\"cached_tokens\":4"] {
+        assert!(played.out.contains(count), "{count}: {}", played.out);
+    }
+}
+
+#[test]
+fn calls_are_counted_on_their_own() {
+    let call = |index, id: &str| {
+        let function = json!({ "name": "f", "arguments": "" });
+        let call = json!({ "id": id, "type": "function", "function": function });
+        message("tool-call-start", index, json!({ "tool_calls": call }))
+    };
+    let arguments = |index, text: &str| {
+        let call = json!({ "function": { "arguments": text } });
+        message("tool-call-delta", index, json!({ "tool_calls": call }))
+    };
+    let played = play(&[
+        start(),
+        message("tool-plan-delta", 0, json!({ "tool_plan": "I will." })),
+        call(3, "a"),
+        arguments(3, "{\"x\":"),
+        arguments(3, "1}"),
+        json!({ "type": "tool-call-end", "index": 3 }),
+        call(7, "b"),
+        json!({ "type": "tool-call-end", "index": 7 }),
+        end("TOOL_CALL"),
+    ]);
+    assert_eq!(played.end, Ok(()));
+    let deltas = deltas(&played.out);
+    assert_eq!(deltas[1], json!({ "reasoning_content": "I will." }));
+    let calls: Vec<&Tree> = deltas.iter().filter_map(|d| d["tool_calls"].get(0)).collect();
+    let said = |at: u64| {
+        let of = calls.iter().filter(|call| call["index"] == at);
+        of.map(|call| call["function"]["arguments"].as_str().unwrap()).collect::<String>()
+    };
+    assert_eq!((said(0).as_str(), said(1).as_str()), ("{\"x\":1}", "{}"));
+    assert!(played.out.contains("\"finish_reason\":\"tool_calls\""));
+    assert_eq!(play(&[start(), arguments(0, "{")]).end, Err(Fault::BadFrame));
+    assert_eq!(play(&[start(), call(0, "a"), call(0, "b")]).end, Err(Fault::BadFrame));
+}
+
+#[test]
+fn ends_are_told_apart() {
+    for (reason, finish) in
+        [("COMPLETE", "stop"), ("STOP_SEQUENCE", "stop"), ("MAX_TOKENS", "length"), ("NEW", "stop")]
+    {
+        let played = play(&[start(), text("x"), end(reason)]);
+        assert!(played.out.contains(&format!("\"finish_reason\":\"{finish}\"")), "{reason}");
+        assert!(played.out.ends_with("data: [DONE]\n\n"), "{reason}");
+    }
+    for reason in ["ERROR", "TIMEOUT"] {
+        let mut event = end(reason);
+        let played = play(&[start(), text("x"), event.clone()]);
+        assert_eq!(played.end, Err(Fault::ErrorEvent));
+        assert_eq!(played.said.unwrap().message, reason);
+        event["delta"]["error"] = json!("went wrong");
+        assert_eq!(play(&[start(), event]).said.unwrap().message, "went wrong");
+    }
+    assert_eq!(play(&[start(), text("x")]).end, Err(Fault::Truncated));
+    let played = play(&[start(), json!({ "message": "no", "error_type": "X" })]);
+    assert_eq!((played.end, played.said.unwrap().message), (Err(Fault::ErrorEvent), "no".into()));
+    assert_eq!(play(&[json!([])]).end, Err(Fault::BadFrame));
+    assert_eq!(play(&[json!({ "no": "type" })]).end, Err(Fault::BadFrame));
+    with_sink(false, |sink| {
+        assert_eq!(Cohere::default().feed(b"[DONE]", sink), Ok(Mark::End));
+        assert_eq!(Cohere::default().close(true, sink), Err(Fault::Truncated));
+    });
+}
+
+#[test]
+fn whole_answers() {
+    let function = json!({ "name": "f", "arguments": "null" });
+    let call = json!({ "id": "a", "type": "function", "function": function });
+    let body = json!({
+        "id": "m1", "finish_reason": "TOOL_CALL", "usage": end("")["delta"]["usage"],
+        "message": { "role": "assistant", "tool_plan": "Plan.", "tool_calls": [call],
+            "content": [{ "type": "thinking", "thinking": "hm" }, { "type": "text", "text": "Hi" }] },
+    });
+    let out = with_sink(true, |sink| {
+        assert_eq!(Cohere::default().whole(body.to_string().as_bytes(), sink), Ok(()));
+    });
+    let answer: Tree = serde_json::from_str(&out).unwrap();
+    let message = &answer["choices"][0]["message"];
+    assert_eq!(
+        (&message["content"], &message["reasoning_content"]),
+        (&json!("Hi"), &json!("Plan.hm"))
+    );
+    assert_eq!(message["tool_calls"][0]["function"], json!({ "name": "f", "arguments": "{}" }));
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+    assert_eq!(answer["usage"]["total_tokens"], 14);
+}
+
+#[test]
+fn refusals_are_told_apart() {
+    let long = json!({ "message": "too many tokens", "error_type": "TOO_MANY_TOKENS" });
+    let flat = json!({ "message": "no" });
+    for (status, body, fault) in [
+        (400, &flat, Fault::Client),
+        (400, &long, Fault::Context),
+        (401, &flat, Fault::Credential),
+        (429, &flat, Fault::RateLimited),
+        (503, &flat, Fault::Unavailable),
+    ] {
+        let text = body.to_string();
+        let surface = crate::llm::request::Surface::Chat;
+        let refusal = Refusal { status, retry_after: None, body: text.as_bytes(), surface };
+        let refused = Cohere::refuse(&refusal);
+        assert_eq!(refused.failure.fault, fault, "{status} {body}");
+        assert_eq!(refused.said.unwrap().message, body["message"].as_str().unwrap());
+    }
+}

@@ -1,0 +1,163 @@
+//! Ollama's own API: `/api/chat`, and `/api/generate`, which has `response` in place of a message.
+//!
+//! ```text
+//!   {"message":{"role":"assistant","content":"Hi"},"done":false}
+//!   {"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}
+//! ```
+
+use crate::base::buf::Buf;
+use crate::base::fail::{Failure, Fault};
+use crate::base::tick::UnixMs;
+use crate::llm::errors::{error_of, fault_of, said_of_body};
+use crate::llm::event::{Finish, Mark, Usage};
+use crate::llm::provider::{Framing, Provider, Refusal, Refused, Said, Site};
+use crate::llm::request::Ask;
+use crate::llm::sink::{Piece, Sink};
+use crate::wire::json::{self, Kind, Top, Value};
+
+/// One answer being read.
+#[derive(Default)]
+pub struct Ollama {
+    finish: Option<Finish>,
+    usage: Option<Usage>,
+    said: Option<Said>,
+}
+
+impl Provider for Ollama {
+    const NAME: &'static str = "ollama";
+    const BASE_URL: &'static str = "http://localhost:11434/api";
+    const KEY_VARIABLE: &'static str = "OLLAMA_API_KEY";
+    const SENDS: bool = false;
+    const FRAMING: Framing = Framing::Lines;
+
+    fn send(
+        _ask: &Ask,
+        _body: &[u8],
+        _site: &Site<'_>,
+        _wall: UnixMs,
+        _out: &mut Buf,
+    ) -> Result<(), Fault> {
+        Err(Fault::Unsendable)
+    }
+
+    fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
+        let mut members = Top::new();
+        let top = json::document_with_top(payload, &mut members).map_err(|_| Fault::BadFrame)?;
+        if top.kind != Kind::Object {
+            return Err(Fault::BadFrame);
+        }
+        if let Some(said) = error_of(payload, &members) {
+            self.said = Some(said);
+            return Err(Fault::ErrorEvent);
+        }
+        let substance = read(payload, top, sink);
+        let done = json::get(payload, top, "done").is_some_and(|done| done.kind == Kind::True);
+        if done {
+            self.end(payload, top);
+            return Ok(Mark::End);
+        }
+        Ok(if substance { Mark::Content } else { Mark::Event })
+    }
+
+    fn close(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
+        let finish = self.finish.ok_or(Fault::Truncated)?;
+        sink.stop(0, finish);
+        if let Some(usage) = self.usage {
+            sink.usage(usage);
+        }
+        sink.finish(include_usage);
+        Ok(())
+    }
+
+    fn is_finished(&self) -> bool {
+        self.finish.is_some()
+    }
+
+    fn whole(&mut self, body: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
+        self.feed(body, sink)?;
+        self.close(true, sink)
+    }
+
+    fn refuse(refusal: &Refusal<'_>) -> Refused {
+        let said = said_of_body(refusal.body);
+        let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
+        let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
+        Refused { failure, said }
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        self.usage
+    }
+
+    fn said(&mut self) -> Option<Said> {
+        self.said.take()
+    }
+
+    fn keep_said(&mut self, said: Option<Said>) {
+        self.said = said;
+    }
+
+    /// Each line is an event.
+    fn stray(&mut self, _line: &[u8], _sink: &mut Sink<'_>) -> Result<Mark, Fault> {
+        Ok(Mark::Idle)
+    }
+}
+
+impl Ollama {
+    fn end(&mut self, bytes: &[u8], top: Value) {
+        // Old servers give no reason.
+        let reason = json::get(bytes, top, "done_reason");
+        let length = reason.is_some_and(|reason| json::str_eq(bytes, reason, "length"));
+        self.finish = Some(if length { Finish::Length } else { Finish::Stop });
+        let count =
+            |name: &str| json::get(bytes, top, name).and_then(|count| json::as_u64(bytes, count));
+        // A prompt that was cached is not counted.
+        if let Some(completion) = count("eval_count") {
+            let prompt = count("prompt_eval_count").unwrap_or(0);
+            self.usage = Some(Usage { prompt, completion, ..Usage::default() });
+        }
+    }
+}
+
+/// What a line says; whether it is something.
+fn read(bytes: &[u8], top: Value, sink: &mut Sink<'_>) -> bool {
+    let message = json::get(bytes, top, "message").filter(|m| m.kind == Kind::Object);
+    let from = message.unwrap_or(top);
+    let string = |name: &str| {
+        let value = json::get(bytes, from, name);
+        value.and_then(|value| json::raw_string(bytes, value)).unwrap_or_default()
+    };
+    let text = if message.is_some() { string("content") } else { string("response") };
+    let thinking = string("thinking");
+    sink.reason(0, Piece::Raw(thinking));
+    sink.text(0, Piece::Raw(text));
+    let mut substance = !text.is_empty() || !thinking.is_empty();
+    if let Some(calls) = json::get(bytes, from, "tool_calls") {
+        for call in json::items(bytes, calls) {
+            substance |= self::call(bytes, call, sink);
+        }
+    }
+    substance
+}
+
+/// A call, which is always whole.
+fn call(bytes: &[u8], call: Value, sink: &mut Sink<'_>) -> bool {
+    let string = |path: &[&str]| {
+        let value = json::get_path(bytes, call, path);
+        value.and_then(|value| json::raw_string(bytes, value)).unwrap_or_default()
+    };
+    let name = string(&["function", "name"]);
+    if name.is_empty() {
+        return false;
+    }
+    let number = sink.tool(0, Piece::Raw(string(&["id"])), Piece::Raw(name));
+    let arguments = json::get_path(bytes, call, &["function", "arguments"]);
+    if let Some(arguments) = arguments.filter(|value| value.kind == Kind::Object) {
+        let arguments = std::str::from_utf8(arguments.raw(bytes)).unwrap_or_default();
+        sink.args(0, number, Piece::Text(arguments));
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests;
