@@ -1,6 +1,7 @@
 //! What the fuzz targets check: each decoder against a naive one, and that the way in which bytes
 //! are cut never shows. The naive ones are written apart from those of the unit tests on purpose.
 
+pub mod aws_event;
 pub mod body;
 pub mod head;
 pub mod json;
