@@ -113,12 +113,14 @@ pub trait Provider: Default {
     /// # Errors
     /// The request can't be put into this provider's format.
     fn send(
-        ask: &Ask,
-        body: &[u8],
-        site: &Site<'_>,
-        wall: UnixMs,
-        out: &mut Buf,
-    ) -> Result<(), Fault>;
+        _ask: &Ask,
+        _body: &[u8],
+        _site: &Site<'_>,
+        _wall: UnixMs,
+        _out: &mut Buf,
+    ) -> Result<(), Fault> {
+        Err(Fault::Unsendable)
+    }
 
     /// Reads the payload of one server-sent event.
     ///

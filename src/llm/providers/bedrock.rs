@@ -3,14 +3,11 @@
 //! What an answer says is read by `llm/converse`, what an error says by `llm/aws`; this file joins them.
 //! A stream is an AWS event stream, and an event's name stands in its headers.
 
-use crate::base::buf::Buf;
 use crate::base::fail::Fault;
-use crate::base::tick::UnixMs;
 use crate::llm::aws;
 use crate::llm::converse::Answer;
 use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said, Site};
-use crate::llm::request::Ask;
+use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said};
 use crate::llm::sink::Sink;
 use crate::wire::aws_event::Kind as Type;
 use crate::wire::json::{self, Top};
@@ -28,16 +25,6 @@ impl Provider for Bedrock {
     const KEY_VARIABLE: &'static str = "AWS_BEARER_TOKEN_BEDROCK";
     const SENDS: bool = false;
     const FRAMING: Framing = Framing::AwsEvents;
-
-    fn send(
-        _ask: &Ask,
-        _body: &[u8],
-        _site: &Site<'_>,
-        _wall: UnixMs,
-        _out: &mut Buf,
-    ) -> Result<(), Fault> {
-        Err(Fault::Unsendable)
-    }
 
     /// An event that stands under its name in the payload: `{"messageStop":{...}}`.
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
@@ -109,6 +96,7 @@ impl Provider for Bedrock {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::base::buf::Buf;
     use crate::llm::sink::Told;
 
     /// Plays messages of a stream; what the client gets, how the last one was taken, what was said.

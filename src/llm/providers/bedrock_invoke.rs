@@ -13,13 +13,10 @@ mod plain;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use crate::base::buf::Buf;
 use crate::base::fail::Fault;
-use crate::base::tick::UnixMs;
 use crate::llm::aws;
 use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said, Site};
-use crate::llm::request::Ask;
+use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said};
 use crate::llm::sink::Sink;
 use crate::llm::{converse, messages};
 use crate::wire::aws_event::Kind as Type;
@@ -71,16 +68,6 @@ impl Provider for BedrockInvoke {
     const KEY_VARIABLE: &'static str = "AWS_BEARER_TOKEN_BEDROCK";
     const SENDS: bool = false;
     const FRAMING: Framing = Framing::AwsEvents;
-
-    fn send(
-        _ask: &Ask,
-        _body: &[u8],
-        _site: &Site<'_>,
-        _wall: UnixMs,
-        _out: &mut Buf,
-    ) -> Result<(), Fault> {
-        Err(Fault::Unsendable)
-    }
 
     /// Reads the model's own event.
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {

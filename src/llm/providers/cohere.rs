@@ -6,14 +6,11 @@
 
 use smallvec::SmallVec;
 
-use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::limits::CHOICES_MAX;
-use crate::base::tick::UnixMs;
 use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Refused, Said, Site};
-use crate::llm::request::Ask;
+use crate::llm::provider::{Provider, Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
 
@@ -32,16 +29,6 @@ impl Provider for Cohere {
     const BASE_URL: &'static str = "https://api.cohere.com/v2";
     const KEY_VARIABLE: &'static str = "CO_API_KEY";
     const SENDS: bool = false;
-
-    fn send(
-        _ask: &Ask,
-        _body: &[u8],
-        _site: &Site<'_>,
-        _wall: UnixMs,
-        _out: &mut Buf,
-    ) -> Result<(), Fault> {
-        Err(Fault::Unsendable)
-    }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         if payload == b"[DONE]" {

@@ -5,13 +5,10 @@
 //!   {"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}
 //! ```
 
-use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
-use crate::base::tick::UnixMs;
 use crate::llm::errors::{error_of, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Framing, Provider, Refusal, Refused, Said, Site};
-use crate::llm::request::Ask;
+use crate::llm::provider::{Framing, Provider, Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
 
@@ -29,16 +26,6 @@ impl Provider for Ollama {
     const KEY_VARIABLE: &'static str = "OLLAMA_API_KEY";
     const SENDS: bool = false;
     const FRAMING: Framing = Framing::Lines;
-
-    fn send(
-        _ask: &Ask,
-        _body: &[u8],
-        _site: &Site<'_>,
-        _wall: UnixMs,
-        _out: &mut Buf,
-    ) -> Result<(), Fault> {
-        Err(Fault::Unsendable)
-    }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         let mut members = Top::new();

@@ -27,11 +27,9 @@ mod told;
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
-use crate::base::tick::UnixMs;
 use crate::llm::errors::{error_fields, error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Refused, Said, Site};
-use crate::llm::request::Ask;
+use crate::llm::provider::{Provider, Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
 
@@ -78,16 +76,6 @@ impl Provider for Responses {
     const BASE_URL: &'static str = "https://api.openai.com/v1";
     const KEY_VARIABLE: &'static str = "OPENAI_API_KEY";
     const SENDS: bool = false;
-
-    fn send(
-        _ask: &Ask,
-        _body: &[u8],
-        _site: &Site<'_>,
-        _wall: UnixMs,
-        _out: &mut Buf,
-    ) -> Result<(), Fault> {
-        Err(Fault::Unsendable)
-    }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         if payload.trim_ascii() == b"[DONE]" {

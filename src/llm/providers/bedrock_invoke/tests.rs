@@ -3,6 +3,7 @@
 use serde_json::{Value as Json, json};
 
 use super::*;
+use crate::base::buf::Buf;
 use crate::llm::sink::Told;
 
 /// What came of one answer.

@@ -3,6 +3,7 @@
 use serde_json::{Value as Tree, json};
 
 use super::*;
+use crate::base::buf::Buf;
 use crate::llm::sink::Told;
 
 /// What comes of a stream: the client's bytes, the marks, the end and what an error said.

@@ -3,6 +3,7 @@
 use serde_json::{Value as Tree, json};
 
 use super::*;
+use crate::base::buf::Buf;
 use crate::llm::sink::Told;
 
 fn play(lines: &[Tree], whole: bool) -> (String, Result<(), Fault>, Vec<Mark>) {
