@@ -806,6 +806,15 @@ fn a_slow_stream_falls_under_its_floor() {
 }
 
 #[test]
+fn a_stream_above_its_floor_is_not_cut() {
+    let quick = [HEAD.to_owned(), event("a").repeat(10)].concat();
+    let report = World::new("throughput_floor = 2\n", vec![hang(&quick)]).run(true);
+    // Ten in the first window are two a second; none in the second are not.
+    assert_eq!(report.ledger.ending, Ending::Cut(Fault::TooSlow));
+    assert_eq!(report.elapsed / 1000, 10);
+}
+
+#[test]
 fn outcomes_read_well() {
     assert_eq!(Outcome::Status(503).to_string(), "503");
     assert_eq!(Outcome::Fault(Fault::HeadTimeout).to_string(), "head_timeout");
