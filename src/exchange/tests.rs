@@ -76,6 +76,8 @@ struct World {
     piece: usize,
     /// Do not take the client's bytes from this many on.
     deaf_after: usize,
+    /// Each of the client's reads takes this long.
+    slow_by: Ms,
     reused: bool,
 }
 
@@ -144,6 +146,7 @@ impl World {
             now: Tick(1_000_000),
             piece: usize::MAX,
             deaf_after: usize::MAX,
+            slow_by: Ms(0),
             reused: false,
         }
     }
@@ -160,7 +163,7 @@ impl World {
         let mut act: [Option<Act>; 2] = [None, None];
         let mut reading = [false, false];
         let (mut dials, mut raw) = (Vec::new(), Vec::new());
-        let mut armed = Tick::NEVER;
+        let (mut armed, mut taken_at) = (Tick::NEVER, Tick::NEVER);
         let mut exchange = Exchange::new(job, client, ledger(), &self.cx());
         let mut todo: VecDeque<Todo> = VecDeque::new();
         for _ in 0..100_000 {
@@ -184,7 +187,9 @@ impl World {
                     Output::Write { side: Side::Down } => {
                         let bytes = exchange.take_write(Side::Down);
                         raw.extend_from_slice(bytes.as_slice());
-                        if raw.len() < self.deaf_after {
+                        if self.slow_by > Ms(0) {
+                            taken_at = self.now + self.slow_by;
+                        } else if raw.len() < self.deaf_after {
                             todo.push_back(Todo::Wrote(Side::Down));
                         }
                     }
@@ -205,7 +210,15 @@ impl World {
                 }
                 continue;
             }
-            let Some(next) = todo.pop_front() else {
+            // What is due comes before what is ready: a shell may do either.
+            let due = armed <= self.now;
+            let Some(next) = (if due { None } else { todo.pop_front() }) else {
+                if taken_at < armed {
+                    self.now = self.now.max(taken_at);
+                    taken_at = Tick::NEVER;
+                    exchange.step(Input::Wrote { side: Side::Down, done: true }, &self.cx());
+                    continue;
+                }
                 assert_ne!(armed, Tick::NEVER, "nothing can ever happen again");
                 self.now = self.now.max(armed);
                 armed = Tick::NEVER;
@@ -783,6 +796,20 @@ fn a_reader_that_stops_stops_the_reading_upstream() {
         report.ledger.attempts[0].bytes as usize
     };
     assert!(report_bytes < limits::BACKLOG_BYTES_MAX + 3 * 4096, "{report_bytes}");
+}
+
+#[test]
+fn a_slow_reader_is_not_blamed_on_the_provider() {
+    let long = event(&"x".repeat(1000)).repeat(limits::BACKLOG_BYTES_MAX / 500);
+    let whole = [HEAD, &long, &finish(), DONE].concat();
+    for defaults in ["idle_timeout = \"10s\"\n", "throughput_floor = 2\n"] {
+        let mut world = World::new(defaults, vec![say(&whole)]);
+        world.piece = 4096;
+        world.slow_by = Ms(25_000);
+        let report = world.run(true);
+        assert_eq!(report.ledger.ending, Ending::Good, "{defaults}");
+        assert!(report.elapsed > 50_000, "the client must have been slow");
+    }
 }
 
 #[test]
