@@ -377,6 +377,8 @@ fn early_failures() -> Vec<(Act, &'static str)> {
         (say(with(&[HEAD, ERROR])), "error_event"),
         (say(with(&[HEAD, &role(), ERROR])), "error_event"),
         (say(with(&[HEAD, "error: {\"message\":\"x\"}\n\n"])), "error_event"),
+        (say(with(&[HEAD, "event: error\ndata: {\"message\":\"x\"}\n\n", DONE])), "error_event"),
+        (say(with(&[HEAD, "event: error\ndata: no json\n\n"])), "error_event"),
         (say(with(&[HEAD, "{\"error\":{\"message\":\"x\"}}"])), "error_event"),
         (say(with(&[HEAD, "data: {\"choices\":[\n\n"])), "bad_frame"),
         (say(with(&[HEAD, "data: nonsense\n\n"])), "bad_frame"),
@@ -578,6 +580,23 @@ fn content_policy_returns_or_goes_on_as_configured() {
     assert!(report.text().contains("content_policy_violation"));
     let report = World::new("on_content_policy = \"next\"\n", acts()).run(true);
     assert_eq!(report.text(), expected(1));
+}
+
+#[test]
+fn an_event_called_error_is_an_error_whatever_it_holds() {
+    for payload in ["{\"message\":\"boom\"}", "boom", "{\"choices\":[]}", "[DONE]"] {
+        let called = format!("event: error\ndata: {payload}\n\n");
+        let act = say([HEAD, &event("a"), &called, DONE].concat());
+        let report = World::new("", vec![act]).run(true);
+        assert_eq!(report.ledger.ending, Ending::Cut(Fault::ErrorEvent), "{payload}");
+        assert!(!report.text().contains("[DONE]"), "{payload}");
+        assert_eq!(report.text().matches("\"error\":").count(), 1, "{payload}");
+        assert_eq!(
+            report.text().contains(": boom"),
+            payload.starts_with("{\"message"),
+            "{payload}"
+        );
+    }
 }
 
 #[test]
