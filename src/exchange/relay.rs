@@ -423,6 +423,9 @@ impl Lane {
         self.told.gather();
         let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
         match self.stream.whole(body.as_slice(), &mut sink) {
+            Ok(()) if reads.surface.has_choices() && !self.stream.has_answered() => {
+                Pumped::Bad(Failure::of(Fault::BadFrame))
+            }
             Ok(()) => {
                 self.first.get_or_insert(reads.now);
                 self.ripen(CommittedBy::Complete);

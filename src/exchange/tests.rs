@@ -600,6 +600,16 @@ fn an_event_called_error_is_an_error_whatever_it_holds() {
 }
 
 #[test]
+fn a_whole_answer_without_an_answer_is_a_failure() {
+    let whole = "{\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"finish_reason\":\"stop\"}]}";
+    for body in ["{}", "{\"id\":\"x\",\"choices\":[]}", "{\"choices\":{}}", "{\"choices\":null}"] {
+        let acts = vec![say(status(200, "", body)), say(status(200, "", whole))];
+        let report = World::new("", acts).run(false);
+        assert_eq!(report.attempts(), ["bad_frame", "ok"], "{body}");
+    }
+}
+
+#[test]
 fn an_exhausted_plan_keeps_the_error_that_the_client_can_mend() {
     let body = "{\"error\":{\"message\":\"too long\",\"code\":\"context_length_exceeded\"}}";
     // Both targets run the same upstream model, so the second would only say it again.
@@ -726,7 +736,7 @@ fn a_stale_pooled_connection_is_replaced_once_and_is_no_attempt() {
 
 #[test]
 fn whole_answers_are_held_whole() {
-    let body = "{\"id\":\"x\",\"model\":\"up\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}";
+    let body = "{\"id\":\"x\",\"model\":\"up\",\"choices\":[{\"index\":0,\"message\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}";
     let answer = status(200, "content-type: application/json\r\n", body);
     for at in 0..answer.len() {
         for cut in [say(&answer[..at]), reset(&answer[..at])] {

@@ -142,6 +142,14 @@ macro_rules! providers {
                 }
             }
 
+            /// See [`Provider::has_answered`].
+            pub fn has_answered(&self) -> bool {
+                match self {
+                    Stream::Idle => false,
+                    $(Stream::$kind(adapter) => adapter.has_answered(),)*
+                }
+            }
+
             /// See [`Provider::FRAMING`].
             pub fn framing(&self) -> Framing {
                 match self {
