@@ -610,6 +610,23 @@ fn a_whole_answer_without_an_answer_is_a_failure() {
 }
 
 #[test]
+fn a_503_with_a_wait_everywhere_is_told_with_it() {
+    let acts = vec![
+        say(status(503, "retry-after: 30\r\n", "")),
+        say(status(503, "retry-after: 7\r\n", "")),
+    ];
+    let report = World::new("", acts).run(true);
+    assert_eq!(report.status(), 503);
+    assert!(report.head.contains("retry-after: 7"), "{}", report.head);
+    assert_eq!(report.attempts(), ["503", "503"]);
+    // One that asked for nothing may be asked again at once: no wait is told.
+    let acts = vec![say(status(503, "retry-after: 30\r\n", "")), say(status(503, "", ""))];
+    let report = World::new("", acts).run(true);
+    assert_eq!(report.status(), 502);
+    assert!(!report.head.contains("retry-after"), "{}", report.head);
+}
+
+#[test]
 fn an_exhausted_plan_keeps_the_error_that_the_client_can_mend() {
     let body = "{\"error\":{\"message\":\"too long\",\"code\":\"context_length_exceeded\"}}";
     // Both targets run the same upstream model, so the second would only say it again.
