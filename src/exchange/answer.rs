@@ -24,6 +24,8 @@ pub enum Framing {
     Chunked,
     /// The connection's end (HTTP/1.0).
     Close,
+    /// There is no body, and no field may speak of one: a 204 (RFC 9110, section 8.6).
+    Bodiless,
 }
 
 /// What the client's connection can do.
@@ -74,7 +76,9 @@ pub fn write_head(
     out: &mut Buf,
 ) {
     emit::status_line(out, head.status);
-    field(out, b"content-type", head.content_type);
+    if head.framing != Framing::Bodiless {
+        field(out, b"content-type", head.content_type);
+    }
     if head.streamed {
         field(out, b"cache-control", b"no-cache");
         field(out, b"x-accel-buffering", b"no");
@@ -107,6 +111,7 @@ pub fn frame(head: &mut Buf, body: &mut Buf, framing: Framing, seal: bool) -> Bu
             }
         }
         Framing::Chunked if starts => emit::chunked(&mut out),
+        Framing::Bodiless => body.clear(),
         Framing::Chunked | Framing::Close => {}
     }
     if starts {
