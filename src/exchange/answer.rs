@@ -24,6 +24,8 @@ pub enum Framing {
     Chunked,
     /// The connection's end (HTTP/1.0).
     Close,
+    /// There is no body, and no field may speak of one: a 204 (RFC 9110, section 8.6).
+    Bodiless,
 }
 
 /// What the client's connection can do.
@@ -74,7 +76,9 @@ pub fn write_head(
     out: &mut Buf,
 ) {
     emit::status_line(out, head.status);
-    field(out, b"content-type", head.content_type);
+    if head.framing != Framing::Bodiless {
+        field(out, b"content-type", head.content_type);
+    }
     if head.streamed {
         field(out, b"cache-control", b"no-cache");
         field(out, b"x-accel-buffering", b"no");
@@ -107,6 +111,7 @@ pub fn frame(head: &mut Buf, body: &mut Buf, framing: Framing, seal: bool) -> Bu
             }
         }
         Framing::Chunked if starts => emit::chunked(&mut out),
+        Framing::Bodiless => body.clear(),
         Framing::Chunked | Framing::Close => {}
     }
     if starts {
@@ -253,12 +258,20 @@ fn error_body(what: &ErrorText<'_>, ledger: Option<&Ledger>) -> String {
     serde_json::json!({ "error": error }).to_string()
 }
 
+/// Every target of a plan asked to be left alone.
+#[derive(Clone, Copy, Debug)]
+pub struct Cooling {
+    /// The shortest of what they asked for.
+    pub wait: Ms,
+    /// One of them asked with a 429.
+    pub limited: bool,
+}
+
 /// The plan is spent: the error that tells it best, and what was tried.
 pub fn all_failed(
     ledger: &Ledger,
     last: Option<(Failure, Option<Said>)>,
-    wait: Option<Ms>,
-    _now: Tick,
+    cooling: Option<Cooling>,
 ) -> Answer {
     let (failure, said) = match last {
         Some((failure, said)) => (failure, said.unwrap_or_default()),
@@ -267,9 +280,10 @@ pub fn all_failed(
     if let Some(status) = client_status(failure) {
         return client_error(ledger, failure, &said, status);
     }
-    let status = overall_status(ledger, failure, wait);
+    let status = overall_status(ledger, failure, cooling);
     let mut message = match status {
         429 => String::from("every provider is rate limited"),
+        503 => String::from("every provider asked to be left alone for a while"),
         504 => String::from("no provider answered in time"),
         _ => String::from("no provider could answer"),
     };
@@ -287,6 +301,7 @@ pub fn all_failed(
     }
     let (kind, code) = match status {
         429 => ("rate_limit_error", "rate_limit_exceeded"),
+        503 => ("server_error", "overloaded"),
         504 => ("upstream_error", "all_attempts_timed_out"),
         _ => ("upstream_error", "all_attempts_failed"),
     };
@@ -294,20 +309,21 @@ pub fn all_failed(
     Answer {
         status,
         body: error_body(&text, Some(ledger)).into_bytes(),
-        retry_after: wait.filter(|_| status == 429),
+        retry_after: cooling.filter(|_| matches!(status, 429 | 503)).map(|all| all.wait),
         allow: None,
         exhausted: true,
         keep: true,
     }
 }
 
-fn overall_status(ledger: &Ledger, last: Failure, wait: Option<Ms>) -> u16 {
+fn overall_status(ledger: &Ledger, last: Failure, cooling: Option<Cooling>) -> u16 {
     let all = |set: FaultSet| {
         !ledger.attempts.is_empty()
             && ledger.attempts.iter().all(|a| a.failure.is_some_and(|f| set.has(f.fault)))
     };
-    if wait.is_some() && all(FaultSet::of(&[Fault::RateLimited])) {
-        429
+    let asked = FaultSet::of(&[Fault::RateLimited, Fault::Unavailable]);
+    if let Some(cooling) = cooling.filter(|_| all(asked)) {
+        if cooling.limited { 429 } else { 503 }
     } else if matches!(last.fault, Fault::Deadline | Fault::Total) || all(FaultSet::TIMEOUTS) {
         504
     } else {

@@ -56,7 +56,11 @@ impl Exchange {
         let whole = lane.stream_is_whole();
         let stream = matches!(lane.stage, Stage::Body(Reading::Events));
         let length = whole.then_some(lane.held.len() as u64);
-        self.down.framing = self.client.framing(length);
+        ledger.status = if lane.status == 0 { 200 } else { lane.status };
+        self.down.framing = match ledger.status {
+            204 => answer::Framing::Bodiless,
+            _ => self.client.framing(length),
+        };
         let content_type: &[u8] = if stream {
             b"text/event-stream; charset=utf-8"
         } else if self.ask.surface.is_understood() || lane.content_type.is_empty() {
@@ -64,7 +68,6 @@ impl Exchange {
         } else {
             &lane.content_type
         };
-        ledger.status = if lane.status == 0 { 200 } else { lane.status };
         let head = answer::Head {
             status: ledger.status,
             content_type,

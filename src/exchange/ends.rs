@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::Tick;
-use crate::exchange::answer::{self, Answer, Framing};
+use crate::exchange::answer::{self, Answer, Cooling, Framing};
 use crate::exchange::attempts::attempt_name;
 use crate::exchange::ledger::Ending;
 use crate::exchange::phase::{LaneId, Phase};
@@ -79,18 +79,22 @@ impl Exchange {
     pub(super) fn give_up(&mut self, cx: &Cx<'_>) {
         let Some(ledger) = &self.ledger else { return };
         let last = self.failure.take();
-        let wait = self
-            .plan
-            .attempts
-            .iter()
-            .filter_map(|attempt| match cx.table.targets[attempt.target].breaker.standing(cx.now) {
-                Standing::Cooling { until, .. } => Some(until),
-                Standing::Ready | Standing::HalfOpen | Standing::Open { .. } => None,
-            })
-            .min()
-            .map(|until| until - cx.now);
-        let answer = answer::all_failed(ledger, last, wait, cx.now);
+        let answer = answer::all_failed(ledger, last, self.cooling(cx));
         self.say(&answer, cx);
+    }
+
+    /// If every target of the plan asked to be left alone: for how long at least, and whether one of
+    /// them said so with a 429.
+    fn cooling(&self, cx: &Cx<'_>) -> Option<Cooling> {
+        let mut soonest = Tick::NEVER;
+        let mut limited = false;
+        for attempt in &self.plan.attempts {
+            let standing = cx.table.targets[attempt.target].breaker.standing(cx.now);
+            let Standing::Cooling { until, status } = standing else { return None };
+            soonest = soonest.min(until);
+            limited |= status == 429;
+        }
+        Some(Cooling { wait: soonest - cx.now, limited })
     }
 
     /// Commits to an answer of the gateway's own.

@@ -339,7 +339,13 @@ impl Exchange {
         let crowded = self.down.filling.len() >= limits::BACKLOG_BYTES_MAX;
         for id in LaneId::ALL {
             let Some(lane) = self.lane_mut(id) else { continue };
-            if lane.stage != Stage::Dialing && !lane.reading && !crowded {
+            if lane.stage == Stage::Dialing || lane.reading {
+                continue;
+            }
+            if crowded {
+                lane.paused.get_or_insert(cx.now);
+            } else {
+                lane.resume(cx.now);
                 lane.reading = true;
                 self.outputs.push_back(Output::Read { lane: id });
             }

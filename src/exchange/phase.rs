@@ -138,6 +138,8 @@ pub struct Lane {
     pub(super) sent: bool,
     /// A read is under way.
     pub(super) reading: bool,
+    /// Since when it may not read because the client is slow.
+    pub(super) paused: Option<Tick>,
     /// The start of a head or frame whose rest has not arrived.
     pub(super) torn: Buf,
     /// The response's HTTP status; 0 before its head.
@@ -192,6 +194,7 @@ impl Lane {
             writing: false,
             sent: false,
             reading: false,
+            paused: None,
             torn: Buf::new(),
             status: 0,
             head_keeps: false,
@@ -211,6 +214,15 @@ impl Lane {
             floor_from: (Tick::NEVER, 0),
             tokens_at: Tick::NEVER,
         }
+    }
+
+    /// The lane may read again: what it was silent for meanwhile is not its fault, so the limits on
+    /// its silence move by as much.
+    pub(super) fn resume(&mut self, now: Tick) {
+        let Some(since) = self.paused.take() else { return };
+        let pause = now - since;
+        self.idle_at = self.idle_at + pause;
+        self.floor_from.0 = self.floor_from.0 + pause;
     }
 
     /// The whole answer is held: its length is known.

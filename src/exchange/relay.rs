@@ -290,7 +290,23 @@ impl Lane {
             let fed = self.stream.stray(payload, &mut sink);
             return self.fed(fed, frame.ended, reads);
         }
+        if frame.event.of(block) == b"error" {
+            return self.error_event(payload, reads);
+        }
         self.payload(payload, frame.ended, reads)
+    }
+
+    /// The payload of an event that the provider itself calls `error`. An adapter that knows its form
+    /// names it; whatever else it holds, it is no part of an answer.
+    fn error_event(&mut self, payload: &[u8], reads: &Reads<'_>) -> Pumped {
+        let before = self.held.len();
+        let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
+        let fault = match self.stream.feed(payload, &mut sink) {
+            Err(fault) if fault != Fault::BadFrame => fault,
+            Ok(_) | Err(_) => self.stream.called_error(payload),
+        };
+        self.held.truncate(before);
+        Pumped::Bad(Failure::of(fault))
     }
 
     /// One event's payload; `ended` says that its end was seen, and not just the stream's.
@@ -407,6 +423,9 @@ impl Lane {
         self.told.gather();
         let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
         match self.stream.whole(body.as_slice(), &mut sink) {
+            Ok(()) if reads.surface.has_choices() && !self.stream.has_answered() => {
+                Pumped::Bad(Failure::of(Fault::BadFrame))
+            }
             Ok(()) => {
                 self.first.get_or_insert(reads.now);
                 self.ripen(CommittedBy::Complete);

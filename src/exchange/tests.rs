@@ -76,6 +76,8 @@ struct World {
     piece: usize,
     /// Do not take the client's bytes from this many on.
     deaf_after: usize,
+    /// Each of the client's reads takes this long.
+    slow_by: Ms,
     reused: bool,
 }
 
@@ -144,6 +146,7 @@ impl World {
             now: Tick(1_000_000),
             piece: usize::MAX,
             deaf_after: usize::MAX,
+            slow_by: Ms(0),
             reused: false,
         }
     }
@@ -160,7 +163,7 @@ impl World {
         let mut act: [Option<Act>; 2] = [None, None];
         let mut reading = [false, false];
         let (mut dials, mut raw) = (Vec::new(), Vec::new());
-        let mut armed = Tick::NEVER;
+        let (mut armed, mut taken_at) = (Tick::NEVER, Tick::NEVER);
         let mut exchange = Exchange::new(job, client, ledger(), &self.cx());
         let mut todo: VecDeque<Todo> = VecDeque::new();
         for _ in 0..100_000 {
@@ -184,7 +187,9 @@ impl World {
                     Output::Write { side: Side::Down } => {
                         let bytes = exchange.take_write(Side::Down);
                         raw.extend_from_slice(bytes.as_slice());
-                        if raw.len() < self.deaf_after {
+                        if self.slow_by > Ms(0) {
+                            taken_at = self.now + self.slow_by;
+                        } else if raw.len() < self.deaf_after {
                             todo.push_back(Todo::Wrote(Side::Down));
                         }
                     }
@@ -205,7 +210,15 @@ impl World {
                 }
                 continue;
             }
-            let Some(next) = todo.pop_front() else {
+            // What is due comes before what is ready: a shell may do either.
+            let due = armed <= self.now;
+            let Some(next) = (if due { None } else { todo.pop_front() }) else {
+                if taken_at < armed {
+                    self.now = self.now.max(taken_at);
+                    taken_at = Tick::NEVER;
+                    exchange.step(Input::Wrote { side: Side::Down, done: true }, &self.cx());
+                    continue;
+                }
                 assert_ne!(armed, Tick::NEVER, "nothing can ever happen again");
                 self.now = self.now.max(armed);
                 armed = Tick::NEVER;
@@ -364,6 +377,8 @@ fn early_failures() -> Vec<(Act, &'static str)> {
         (say(with(&[HEAD, ERROR])), "error_event"),
         (say(with(&[HEAD, &role(), ERROR])), "error_event"),
         (say(with(&[HEAD, "error: {\"message\":\"x\"}\n\n"])), "error_event"),
+        (say(with(&[HEAD, "event: error\ndata: {\"message\":\"x\"}\n\n", DONE])), "error_event"),
+        (say(with(&[HEAD, "event: error\ndata: no json\n\n"])), "error_event"),
         (say(with(&[HEAD, "{\"error\":{\"message\":\"x\"}}"])), "error_event"),
         (say(with(&[HEAD, "data: {\"choices\":[\n\n"])), "bad_frame"),
         (say(with(&[HEAD, "data: nonsense\n\n"])), "bad_frame"),
@@ -568,6 +583,50 @@ fn content_policy_returns_or_goes_on_as_configured() {
 }
 
 #[test]
+fn an_event_called_error_is_an_error_whatever_it_holds() {
+    for payload in ["{\"message\":\"boom\"}", "boom", "{\"choices\":[]}", "[DONE]"] {
+        let called = format!("event: error\ndata: {payload}\n\n");
+        let act = say([HEAD, &event("a"), &called, DONE].concat());
+        let report = World::new("", vec![act]).run(true);
+        assert_eq!(report.ledger.ending, Ending::Cut(Fault::ErrorEvent), "{payload}");
+        assert!(!report.text().contains("[DONE]"), "{payload}");
+        assert_eq!(report.text().matches("\"error\":").count(), 1, "{payload}");
+        assert_eq!(
+            report.text().contains(": boom"),
+            payload.starts_with("{\"message"),
+            "{payload}"
+        );
+    }
+}
+
+#[test]
+fn a_whole_answer_without_an_answer_is_a_failure() {
+    let whole = "{\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"finish_reason\":\"stop\"}]}";
+    for body in ["{}", "{\"id\":\"x\",\"choices\":[]}", "{\"choices\":{}}", "{\"choices\":null}"] {
+        let acts = vec![say(status(200, "", body)), say(status(200, "", whole))];
+        let report = World::new("", acts).run(false);
+        assert_eq!(report.attempts(), ["bad_frame", "ok"], "{body}");
+    }
+}
+
+#[test]
+fn a_503_with_a_wait_everywhere_is_told_with_it() {
+    let acts = vec![
+        say(status(503, "retry-after: 30\r\n", "")),
+        say(status(503, "retry-after: 7\r\n", "")),
+    ];
+    let report = World::new("", acts).run(true);
+    assert_eq!(report.status(), 503);
+    assert!(report.head.contains("retry-after: 7"), "{}", report.head);
+    assert_eq!(report.attempts(), ["503", "503"]);
+    // One that asked for nothing may be asked again at once: no wait is told.
+    let acts = vec![say(status(503, "retry-after: 30\r\n", "")), say(status(503, "", ""))];
+    let report = World::new("", acts).run(true);
+    assert_eq!(report.status(), 502);
+    assert!(!report.head.contains("retry-after"), "{}", report.head);
+}
+
+#[test]
 fn an_exhausted_plan_keeps_the_error_that_the_client_can_mend() {
     let body = "{\"error\":{\"message\":\"too long\",\"code\":\"context_length_exceeded\"}}";
     // Both targets run the same upstream model, so the second would only say it again.
@@ -694,7 +753,7 @@ fn a_stale_pooled_connection_is_replaced_once_and_is_no_attempt() {
 
 #[test]
 fn whole_answers_are_held_whole() {
-    let body = "{\"id\":\"x\",\"model\":\"up\",\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}";
+    let body = "{\"id\":\"x\",\"model\":\"up\",\"choices\":[{\"index\":0,\"message\":{\"content\":\"a\"}}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4}}";
     let answer = status(200, "content-type: application/json\r\n", body);
     for at in 0..answer.len() {
         for cut in [say(&answer[..at]), reset(&answer[..at])] {
@@ -786,6 +845,20 @@ fn a_reader_that_stops_stops_the_reading_upstream() {
 }
 
 #[test]
+fn a_slow_reader_is_not_blamed_on_the_provider() {
+    let long = event(&"x".repeat(1000)).repeat(limits::BACKLOG_BYTES_MAX / 500);
+    let whole = [HEAD, &long, &finish(), DONE].concat();
+    for defaults in ["idle_timeout = \"10s\"\n", "throughput_floor = 2\n"] {
+        let mut world = World::new(defaults, vec![say(&whole)]);
+        world.piece = 4096;
+        world.slow_by = Ms(25_000);
+        let report = world.run(true);
+        assert_eq!(report.ledger.ending, Ending::Good, "{defaults}");
+        assert!(report.elapsed > 50_000, "the client must have been slow");
+    }
+}
+
+#[test]
 fn deadlines_end_the_plan() {
     let acts = vec![hang(""), hang(""), hang("")];
     let report = World::new("first_content_deadline = \"25s\"\n", acts).run(true);
@@ -803,6 +876,15 @@ fn a_slow_stream_falls_under_its_floor() {
     let report = World::new("throughput_floor = 2\n", vec![hang(&slow)]).run(true);
     assert_eq!(report.ledger.ending, Ending::Cut(Fault::TooSlow));
     assert_eq!(report.elapsed / 1000, 5);
+}
+
+#[test]
+fn a_stream_above_its_floor_is_not_cut() {
+    let quick = [HEAD.to_owned(), event("a").repeat(10)].concat();
+    let report = World::new("throughput_floor = 2\n", vec![hang(&quick)]).run(true);
+    // Ten in the first window are two a second; none in the second are not.
+    assert_eq!(report.ledger.ending, Ending::Cut(Fault::TooSlow));
+    assert_eq!(report.elapsed / 1000, 10);
 }
 
 #[test]

@@ -128,6 +128,7 @@ impl Exchange {
         let (at, due) = (*at, self.due(lane, cx));
         match due {
             None => {}
+            Some(Fault::TooSlow) if self.keeps_up(at, cx) => {}
             Some(Fault::IdleTimeout) => self.silent(at, cx),
             Some(fault) => self.cut(Failure::of(fault), cx),
         }

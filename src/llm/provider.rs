@@ -152,6 +152,12 @@ pub trait Provider: Default {
     /// `BadFrame` for what does not parse, `ErrorEvent` for an error object.
     fn whole(&mut self, body: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault>;
 
+    /// Whether the whole answer that was read held a choice. For adapters that pass an answer on as it
+    /// came; the others put the choice together themselves.
+    fn has_answered(&self) -> bool {
+        true
+    }
+
     /// Names what an error status means.
     fn refuse(refusal: &Refusal<'_>) -> Refused;
 

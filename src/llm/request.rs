@@ -54,6 +54,11 @@ impl Surface {
         }
     }
 
+    /// Whether an answer without a choice is none.
+    pub const fn has_choices(self) -> bool {
+        matches!(self, Surface::Chat | Surface::Completions)
+    }
+
     /// Whether answers are read rather than passed on unread.
     pub const fn is_understood(self) -> bool {
         matches!(self, Surface::Chat | Surface::Completions | Surface::Embeddings)

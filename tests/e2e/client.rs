@@ -120,6 +120,9 @@ fn parse(raw: &[u8], eof: bool) -> Option<(Response, usize)> {
         response.body = raw[start..start + length].to_vec();
         return Some((response, start + length));
     }
+    if status == 204 && response.field("transfer-encoding").is_none() {
+        return Some((response, start));
+    }
     if response.field("transfer-encoding").is_none() {
         assert!(response.field("connection") == Some("close"), "{}", response.head);
         return cut(response, raw, start, eof).map(|(mut r, n)| {

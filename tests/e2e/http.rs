@@ -203,6 +203,26 @@ fn other_paths_pass_through() {
 }
 
 #[test]
+fn an_answer_without_content_has_no_length() {
+    on_both(|driver| {
+        let provider = Provider::saying("HTTP/1.1 204 No Content\r\n\r\n");
+        let config = providers("", &[provider.addr]) + "[passthrough]\nprovider = \"p0\"\n";
+        let gateway = Gateway::start(driver, &config);
+        // The second request shows that the first answer's end was where it had to be.
+        let delete = "DELETE /v1/files/f HTTP/1.1\r\nhost: x\r\n\r\n";
+        let mut client = Client::connect(gateway.addr);
+        for _ in 0..2 {
+            client.send(delete);
+            let answer = client.receive();
+            assert_eq!((answer.status, answer.text().as_str()), (204, ""), "{driver:?}");
+            for field in ["content-length", "transfer-encoding", "content-type"] {
+                assert_eq!(answer.field(field), None, "{driver:?} {field}");
+            }
+        }
+    });
+}
+
+#[test]
 fn models_and_explanations_come_from_the_gateway() {
     on_both(|driver| {
         let provider = polite();

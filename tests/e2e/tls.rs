@@ -198,7 +198,7 @@ fn a_truncated_tls_stream_is_a_bad_end() {
             assert!(!text.contains("[DONE]"), "{driver:?}: {text}");
         }
         // A whole answer without framing of its own: only a close_notify makes its end believable.
-        let body = "{\"id\":\"x\",\"model\":\"up\",\"choices\":[]}";
+        let body = "{\"id\":\"x\",\"model\":\"up\",\"choices\":[{\"index\":0,\"message\":{\"content\":\"a\"}}]}";
         let unframed = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n\r\n{body}");
         for (close, winner) in [(Close::WithNotify, true), (Close::Cut, false)] {
             let (addr, _) = serve(ours.config.clone(), unframed.clone(), close);

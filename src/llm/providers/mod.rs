@@ -4,6 +4,7 @@
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::{Ms, UnixMs};
+use crate::llm::errors::said_of_body;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
 use crate::llm::request::{Ask, Surface};
@@ -141,6 +142,14 @@ macro_rules! providers {
                 }
             }
 
+            /// See [`Provider::has_answered`].
+            pub fn has_answered(&self) -> bool {
+                match self {
+                    Stream::Idle => false,
+                    $(Stream::$kind(adapter) => adapter.has_answered(),)*
+                }
+            }
+
             /// See [`Provider::FRAMING`].
             pub fn framing(&self) -> Framing {
                 match self {
@@ -163,6 +172,16 @@ macro_rules! providers {
                     Stream::Idle => None,
                     $(Stream::$kind(adapter) => adapter.said(),)*
                 }
+            }
+
+            /// The payload of an event that the provider itself calls an error: keeps what it says
+            /// for `said`.
+            pub fn called_error(&mut self, payload: &[u8]) -> Fault {
+                match self {
+                    Stream::Idle => {}
+                    $(Stream::$kind(adapter) => adapter.keep_said(said_of_body(payload)),)*
+                }
+                Fault::ErrorEvent
             }
 
             /// Names an error response, and keeps what was said for `said`.

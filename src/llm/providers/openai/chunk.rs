@@ -51,6 +51,12 @@ impl Chunk {
         chunk
     }
 
+    /// Whether there is a choice at all.
+    pub(super) fn answers(&self, bytes: &[u8]) -> bool {
+        self.choices.is_some_and(|value| value.kind == Kind::Array)
+            && self.items(bytes).next().is_some()
+    }
+
     pub(super) fn items<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = Value> + use<'b> {
         let empty = Value { kind: Kind::Array, span: Span::default() };
         json::items(bytes, self.choices.unwrap_or(empty))

@@ -49,6 +49,8 @@ pub struct Openai {
     usage: Option<Usage>,
     /// The usage went out in the provider's own words.
     usage_passed: bool,
+    /// A whole answer had a choice.
+    answered: bool,
     said: Option<Said>,
 }
 
@@ -177,6 +179,7 @@ impl Provider for Openai {
             return Err(Fault::ErrorEvent);
         }
         let chunk = Chunk::read(body, &members);
+        self.answered = chunk.answers(body);
         self.note(body, &chunk);
         if self.strict_whole(body, &chunk) {
             chat::whole(body, chunk.model, sink);
@@ -188,6 +191,10 @@ impl Provider for Openai {
         }
         sink.finish(true);
         Ok(())
+    }
+
+    fn has_answered(&self) -> bool {
+        self.answered
     }
 
     fn refuse(refusal: &Refusal<'_>) -> Refused {
