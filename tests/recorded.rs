@@ -135,6 +135,91 @@ fn an_aws_event_stream_means_the_same_however_it_is_cut() {
     }
 }
 
+/// Cuts a stream in two at each byte, and ends it there: it is good from the byte on that completes
+/// the terminal signal, `last`.
+fn cut_everywhere(api: (&str, &str), stream: &str, last: &str) -> Seen {
+    let (kind, surface) = known(api.0, api.1).unwrap();
+    let order = Order { kind, surface, stream: true, status: 200 };
+    let bytes = stream.as_bytes();
+    let whole = translate(&order, [bytes]);
+    assert!(whole.good, "{}", String::from_utf8_lossy(&whole.body));
+    let ended = stream.find(last).unwrap() + last.len();
+    for at in 0..bytes.len() {
+        let (head, tail) = bytes.split_at(at);
+        let halves = translate(&order, [head, tail]);
+        assert_eq!(halves.body, whole.body, "cut at {at}");
+        let headed = translate(&order, [head]);
+        assert_eq!(headed.good, at >= ended, "ends at {at}");
+        let done = headed.body.windows(6).any(|window| window == b"[DONE]");
+        assert_eq!(done, at >= ended, "ends at {at}");
+    }
+    read(&whole, true).unwrap()
+}
+
+#[test]
+fn a_stream_of_cohere_means_the_same_however_it_is_cut() {
+    let event = |kind: &str, index: u64, message: Value| {
+        let data = json!({ "type": kind, "index": index, "delta": { "message": message } });
+        format!("event: {kind}\ndata: {data}\n\n")
+    };
+    let call = |id: &str, name: &str| {
+        let function = json!({ "name": name, "arguments": "" });
+        json!({ "tool_calls": { "id": id, "type": "function", "function": function } })
+    };
+    let arguments = |text: &str| json!({ "tool_calls": { "function": { "arguments": text } } });
+    let last = json!({ "type": "message-end", "delta": { "finish_reason": "TOOL_CALL",
+        "usage": { "tokens": { "input_tokens": 4, "output_tokens": 3 } } } });
+    let stream = [
+        "event: message-start\ndata: {\"type\":\"message-start\",\"id\":\"m\"}\n\n".to_owned(),
+        event("tool-plan-delta", 0, json!({ "tool_plan": "Both, \u{17c}." })),
+        event("tool-call-start", 0, call("a", "f")),
+        event("tool-call-delta", 0, arguments("{\n \"x\":")),
+        event("tool-call-delta", 0, arguments(" \"\u{1f986}\"\n}")),
+        event("tool-call-start", 1, call("b", "g")),
+        event("tool-call-delta", 1, arguments("null")),
+        event("content-delta", 0, json!({ "content": { "text": "Hi\n" } })),
+        format!("event: message-end\ndata: {last}\n\ndata: [DONE]\n\n"),
+    ];
+    let last = last.to_string();
+    let seen = cut_everywhere(("cohere", "cohere-v2-chat"), &stream.concat(), &last);
+    assert_eq!((seen.reasoning.as_str(), seen.text.as_str()), ("Both, \u{17c}.", "Hi\n"));
+    assert_eq!(seen.calls[&0], ("a".into(), "f".into(), "{\n \"x\": \"\u{1f986}\"\n}".into()));
+    assert_eq!(seen.calls[&1], ("b".into(), "g".into(), "{}".into()));
+    assert_eq!(seen.finish.as_deref(), Some("tool_calls"));
+    assert_eq!(seen.usage.unwrap()["total_tokens"], 7);
+}
+
+#[test]
+fn a_stream_of_ollama_means_the_same_however_it_is_cut() {
+    let line = |message: Value| json!({ "message": message, "done": false }).to_string();
+    let calls = json!([{ "function": { "name": "f", "arguments": { "x": 1 } } },
+        { "function": { "name": "g", "arguments": {} } }]);
+    let last = json!({ "message": { "content": "" }, "done": true, "done_reason": "stop",
+        "prompt_eval_count": 4, "eval_count": 3 });
+    let last = last.to_string();
+    let stream = [
+        line(json!({ "role": "assistant", "content": "", "thinking": "\u{17c}" })),
+        String::new(),
+        line(json!({ "content": "Hi\n\u{1f986}" })),
+        line(json!({ "content": "", "tool_calls": calls })),
+        last.clone(),
+    ];
+    // The last line may lack its end; a line end may be CR LF.
+    for end in ["\n", "\r\n"] {
+        let seen = cut_everywhere(("ollama", "ollama-chat"), &stream.join(end), &last);
+        assert_eq!((seen.reasoning.as_str(), seen.text.as_str()), ("\u{17c}", "Hi\n\u{1f986}"));
+        assert_eq!((seen.calls[&0].1.as_str(), seen.calls[&0].2.as_str()), ("f", "{\"x\":1}"));
+        assert_eq!((seen.calls[&1].1.as_str(), seen.calls[&1].2.as_str()), ("g", "{}"));
+        assert_ne!(seen.calls[&0].0, seen.calls[&1].0);
+        assert_eq!(seen.finish.as_deref(), Some("tool_calls"));
+        assert_eq!(seen.usage.unwrap()["total_tokens"], 7);
+    }
+    let last = "{\"response\":\"!\",\"done\":true,\"done_reason\":\"length\",\"context\":[1,2]}";
+    let stream = format!("{{\"response\":\"Hi\",\"done\":false}}\n{last}\n");
+    let seen = cut_everywhere(("ollama", "ollama-generate"), &stream, last);
+    assert_eq!((seen.text.as_str(), seen.finish.as_deref()), ("Hi!", Some("length")));
+}
+
 #[test]
 fn every_readable_row_keeps_its_meaning() {
     let Some(folder) = folder() else { return };

@@ -142,4 +142,5 @@ const CONTEXT_PHRASES: &[&str] = &[
     "prompt is too long",
     "exceeds the available context size",
     "exceed context limit",
+    "exceeded max context length",
 ];

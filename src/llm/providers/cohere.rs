@@ -1,8 +1,14 @@
 //! Cohere's chat API, version 2.
 //!
 //! Named events with their name inside; the last is `message-end`, and `[DONE]` follows it. A plan that
-//! stands before a call goes out as reasoning. Citations have no addresses, so that chat has no place for
-//! them.
+//! stands before a call goes out as reasoning. What follows `message-end` changes nothing, unless it is
+//! an error.
+//!
+//! ```text
+//!   {"type":"content-delta","index":1,"delta":{"message":{"content":{"text":"Hi"}}}}
+//!   {"type":"message-end","delta":{"finish_reason":"COMPLETE","usage":{"tokens":{..},..}}}
+//!   [DONE]
+//! ```
 
 use smallvec::SmallVec;
 
@@ -17,11 +23,22 @@ use crate::wire::json::{self, Kind, Top, Value};
 /// One answer being read.
 #[derive(Default)]
 pub struct Cohere {
-    /// The calls' own numbers, by the dense ones that the client sees.
-    calls: SmallVec<[(u64, u32); 4]>,
+    calls: SmallVec<[Call; 4]>,
     finish: Option<Finish>,
     usage: Option<Usage>,
     said: Option<Said>,
+}
+
+/// One call.
+struct Call {
+    /// Cohere's number.
+    index: u64,
+    /// The dense one that the client sees.
+    number: u32,
+    /// So much of `null` is held back: in the place of arguments it says that there are none.
+    held: usize,
+    /// Arguments went out.
+    told: bool,
 }
 
 impl Provider for Cohere {
@@ -31,7 +48,7 @@ impl Provider for Cohere {
     const SENDS: bool = false;
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
-        if payload == b"[DONE]" {
+        if payload.trim_ascii() == b"[DONE]" {
             return Ok(Mark::End);
         }
         let top = self.document(payload)?;
@@ -40,6 +57,7 @@ impl Provider for Cohere {
         let kind = at(&["type"]).and_then(|kind| json::raw_string(payload, kind));
         let index = at(&["index"]).and_then(|index| json::as_u64(payload, index)).unwrap_or(0);
         match kind.ok_or(Fault::BadFrame)? {
+            _ if self.finish.is_some() => Ok(Mark::Event),
             b"message-start" => {
                 let id = at(&["id"]).and_then(|id| json::raw_string(payload, id));
                 sink.start(id.map(Piece::Raw), None);
@@ -58,15 +76,17 @@ impl Provider for Cohere {
             }
             b"tool-call-delta" => {
                 let path = ["delta", "message", "tool_calls", "function", "arguments"];
-                let number = self.calls.iter().find(|(known, _)| *known == index);
-                let (_, number) = *number.ok_or(Fault::BadFrame)?;
+                let call = self.calls.iter_mut().find(|call| call.index == index);
+                let call = call.ok_or(Fault::BadFrame)?;
                 let fragment = at(&path).and_then(|value| json::raw_string(payload, value));
-                sink.args(0, number, Piece::Raw(fragment.unwrap_or_default()));
+                call.arguments(fragment.unwrap_or_default(), sink);
                 Ok(Mark::Content)
             }
             b"message-end" => {
                 let end = at(&["delta"]).ok_or(Fault::BadFrame)?;
                 self.end(payload, end)?;
+                // It is the end, whether or not it has a reason.
+                sink.stop(0, *self.finish.get_or_insert(Finish::Stop));
                 Ok(Mark::Content)
             }
             _ => Ok(Mark::Event),
@@ -97,6 +117,7 @@ impl Provider for Cohere {
             sink.reason(0, Piece::Raw(json::raw_string(body, plan).unwrap_or_default()));
         }
         if let Some(parts) = json::get(body, message, "content") {
+            sink.text(0, Piece::Raw(json::raw_string(body, parts).unwrap_or_default()));
             for part in json::items(body, parts) {
                 content(body, Some(part), sink);
             }
@@ -113,11 +134,22 @@ impl Provider for Cohere {
 
     fn refuse(refusal: &Refusal<'_>) -> Refused {
         let said = said_of_body(refusal.body);
-        let fault = match fault_of(refusal.status, said.as_ref(), refusal.surface) {
-            Fault::Client if String::from_utf8_lossy(refusal.body).contains("TOO_MANY_TOKENS") => {
+        let message = said.as_ref().map(|said| said.message.to_ascii_lowercase());
+        let message = message.unwrap_or_default();
+        let fault = match (refusal.status, fault_of(refusal.status, said.as_ref(), refusal.surface))
+        {
+            // The same words for a limit that the client may change by itself.
+            (400, Fault::Client) if message.contains("max tokens must be") => Fault::Client,
+            (400 | 422, Fault::Client)
+                if message.starts_with("too many tokens") || is_too_long(refusal.body) =>
+            {
                 Fault::Context
             }
-            other => other,
+            // A word of the request or the answer is on a list of what is denied.
+            (498, _) => Fault::ContentPolicy,
+            // Cancelled, and not by us: a client that goes away hears no answer.
+            (499, _) => Fault::Unavailable,
+            (_, other) => other,
         };
         let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
         Refused { failure, said }
@@ -169,18 +201,15 @@ impl Cohere {
             let value = json::get_path(bytes, call, path);
             value.and_then(|value| json::raw_string(bytes, value)).unwrap_or_default()
         };
-        let known = self.calls.iter().any(|(known, _)| *known == index);
+        let known = self.calls.iter().any(|call| call.index == index);
         if known || self.calls.len() >= CHOICES_MAX {
             return Err(Fault::BadFrame);
         }
         let number =
             sink.tool(0, Piece::Raw(text(&["id"])), Piece::Raw(text(&["function", "name"])));
-        self.calls.push((index, number));
-        // A call without arguments has `null` for them.
-        let arguments = text(&["function", "arguments"]);
-        if arguments != b"null" {
-            sink.args(0, number, Piece::Raw(arguments));
-        }
+        let mut call = Call { index, number, held: 0, told: false };
+        call.arguments(text(&["function", "arguments"]), sink);
+        self.calls.push(call);
         Ok(())
     }
 
@@ -219,6 +248,25 @@ impl Cohere {
     }
 }
 
+impl Call {
+    /// A fragment of the arguments. What is still held at the end was `null`, and the sink writes `{}`.
+    fn arguments(&mut self, fragment: &[u8], sink: &mut Sink<'_>) {
+        if !self.told && NULL[self.held..].starts_with(fragment) {
+            self.held += fragment.len();
+            return;
+        }
+        self.told = true;
+        sink.args(0, self.number, Piece::Raw(&NULL[..std::mem::take(&mut self.held)]));
+        sink.args(0, self.number, Piece::Raw(fragment));
+    }
+}
+
+/// Whether an error is of the type that says that there are too many tokens.
+fn is_too_long(body: &[u8]) -> bool {
+    let kind = json::document(body).ok().and_then(|top| json::get(body, top, "error_type"));
+    kind.is_some_and(|kind| json::str_eq(body, kind, "TOO_MANY_TOKENS"))
+}
+
 /// A part of the content, or a piece of one.
 fn content(bytes: &[u8], part: Option<Value>, sink: &mut Sink<'_>) -> Mark {
     let Some(part) = part else { return Mark::Event };
@@ -231,6 +279,8 @@ fn content(bytes: &[u8], part: Option<Value>, sink: &mut Sink<'_>) -> Mark {
     sink.text(0, Piece::Raw(text));
     if text.is_empty() && thinking.is_empty() { Mark::Event } else { Mark::Content }
 }
+
+const NULL: &[u8] = b"null";
 
 #[cfg(test)]
 mod tests;

@@ -1,11 +1,12 @@
 //! Ollama's own API: `/api/chat`, and `/api/generate`, which has `response` in place of a message.
 //!
 //! ```text
-//!   {"message":{"role":"assistant","content":"Hi"},"done":false}
+//!   {"created_at":"2026-01-02T03:04:05.6Z","message":{"role":"assistant","content":"Hi"},"done":false}
 //!   {"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}
 //! ```
 
 use crate::base::fail::{Failure, Fault};
+use crate::base::limits::CHOICES_MAX;
 use crate::llm::errors::{error_of, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::provider::{Framing, Provider, Refusal, Refused, Said};
@@ -15,6 +16,10 @@ use crate::wire::json::{self, Kind, Top, Value};
 /// One answer being read.
 #[derive(Default)]
 pub struct Ollama {
+    /// A line was read.
+    begun: bool,
+    /// Calls so far.
+    calls: usize,
     finish: Option<Finish>,
     usage: Option<Usage>,
     said: Option<Said>,
@@ -22,12 +27,15 @@ pub struct Ollama {
 
 impl Provider for Ollama {
     const NAME: &'static str = "ollama";
-    const BASE_URL: &'static str = "http://localhost:11434/api";
+    const BASE_URL: &'static str = "http://127.0.0.1:11434/api";
     const KEY_VARIABLE: &'static str = "OLLAMA_API_KEY";
     const SENDS: bool = false;
     const FRAMING: Framing = Framing::Lines;
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
+        if payload.is_empty() {
+            return Ok(Mark::Idle);
+        }
         let mut members = Top::new();
         let top = json::document_with_top(payload, &mut members).map_err(|_| Fault::BadFrame)?;
         if top.kind != Kind::Object {
@@ -37,7 +45,12 @@ impl Provider for Ollama {
             self.said = Some(said);
             return Err(Fault::ErrorEvent);
         }
-        let substance = read(payload, top, sink);
+        if !std::mem::replace(&mut self.begun, true) {
+            let at = json::find(payload, &members, "created_at");
+            let at = at.and_then(|at| json::raw_string(payload, at));
+            sink.start(None, at.and_then(seconds));
+        }
+        let substance = self.read(payload, top, sink)?;
         let done = json::get(payload, top, "done").is_some_and(|done| done.kind == Kind::True);
         if done {
             self.end(payload, top);
@@ -98,33 +111,39 @@ impl Ollama {
         self.finish = Some(if length { Finish::Length } else { Finish::Stop });
         let count =
             |name: &str| json::get(bytes, top, name).and_then(|count| json::as_u64(bytes, count));
-        // A prompt that was cached is not counted.
-        if let Some(completion) = count("eval_count") {
-            let prompt = count("prompt_eval_count").unwrap_or(0);
+        // A prompt that was cached is not counted, and a count of zero is left out.
+        let (prompt, completion) = (count("prompt_eval_count"), count("eval_count"));
+        if prompt.is_some() || completion.is_some() {
+            let (prompt, completion) = (prompt.unwrap_or(0), completion.unwrap_or(0));
             self.usage = Some(Usage { prompt, completion, ..Usage::default() });
         }
     }
-}
 
-/// What a line says; whether it is something.
-fn read(bytes: &[u8], top: Value, sink: &mut Sink<'_>) -> bool {
-    let message = json::get(bytes, top, "message").filter(|m| m.kind == Kind::Object);
-    let from = message.unwrap_or(top);
-    let string = |name: &str| {
-        let value = json::get(bytes, from, name);
-        value.and_then(|value| json::raw_string(bytes, value)).unwrap_or_default()
-    };
-    let text = if message.is_some() { string("content") } else { string("response") };
-    let thinking = string("thinking");
-    sink.reason(0, Piece::Raw(thinking));
-    sink.text(0, Piece::Raw(text));
-    let mut substance = !text.is_empty() || !thinking.is_empty();
-    if let Some(calls) = json::get(bytes, from, "tool_calls") {
-        for call in json::items(bytes, calls) {
-            substance |= self::call(bytes, call, sink);
+    /// What a line says; whether it is something.
+    fn read(&mut self, bytes: &[u8], top: Value, sink: &mut Sink<'_>) -> Result<bool, Fault> {
+        let message = json::get(bytes, top, "message").filter(|m| m.kind == Kind::Object);
+        let from = message.unwrap_or(top);
+        let string = |name: &str| {
+            let value = json::get(bytes, from, name);
+            value.and_then(|value| json::raw_string(bytes, value)).unwrap_or_default()
+        };
+        let text = if message.is_some() { string("content") } else { string("response") };
+        let thinking = string("thinking");
+        sink.reason(0, Piece::Raw(thinking));
+        sink.text(0, Piece::Raw(text));
+        let mut substance = !text.is_empty() || !thinking.is_empty();
+        if let Some(calls) = json::get(bytes, from, "tool_calls") {
+            for call in json::items(bytes, calls) {
+                if self.calls == CHOICES_MAX {
+                    return Err(Fault::BadFrame);
+                }
+                let told = self::call(bytes, call, sink);
+                self.calls += usize::from(told);
+                substance |= told;
+            }
         }
+        Ok(substance)
     }
-    substance
 }
 
 /// A call, which is always whole.
@@ -139,12 +158,49 @@ fn call(bytes: &[u8], call: Value, sink: &mut Sink<'_>) -> bool {
     }
     let number = sink.tool(0, Piece::Raw(string(&["id"])), Piece::Raw(name));
     let arguments = json::get_path(bytes, call, &["function", "arguments"]);
-    if let Some(arguments) = arguments.filter(|value| value.kind == Kind::Object) {
-        let arguments = std::str::from_utf8(arguments.raw(bytes)).unwrap_or_default();
-        sink.args(0, number, Piece::Text(arguments));
+    match arguments {
+        Some(value) if value.kind == Kind::Object => {
+            let arguments = std::str::from_utf8(value.raw(bytes)).unwrap_or_default();
+            sink.args(0, number, Piece::Text(arguments));
+        }
+        // As OpenAI has them.
+        Some(value) => {
+            sink.args(0, number, Piece::Raw(json::raw_string(bytes, value).unwrap_or_default()));
+        }
+        None => {}
     }
     true
 }
+
+/// Seconds since the Unix epoch of a moment in RFC 3339, from 1970 on; fractions are cut off.
+fn seconds(moment: &[u8]) -> Option<u64> {
+    let number = |from: usize, to: usize, max: u64| {
+        let digits = moment.get(from..to).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
+        let number = std::str::from_utf8(digits).ok()?.parse::<u64>().ok()?;
+        (number <= max).then_some(number)
+    };
+    let (year, month, day) = (number(0, 4, 9999)?, number(5, 7, 12)?, number(8, 10, 31)?);
+    let (hour, minute, second) = (number(11, 13, 23)?, number(14, 16, 59)?, number(17, 19, 60)?);
+    if year < 1970 || month == 0 || day == 0 {
+        return None;
+    }
+    // Days by the civil calendar, with years that begin in March, so that a leap day is the last.
+    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
+    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
+    let local = days.checked_sub(EPOCH_DAYS)? * 86_400 + hour * 3600 + minute * 60 + second;
+    let zone = moment.iter().skip(19).position(|byte| !matches!(byte, b'.' | b'0'..=b'9'))? + 19;
+    let offset =
+        || Some(number(zone + 1, zone + 3, 23)? * 3600 + number(zone + 4, zone + 6, 59)? * 60);
+    match moment.get(zone)? {
+        b'Z' | b'z' => Some(local),
+        b'+' => local.checked_sub(offset()?),
+        b'-' => Some(local + offset()?),
+        _ => None,
+    }
+}
+
+/// Days from the first of March of the year 0 to the epoch.
+const EPOCH_DAYS: u64 = 719_468;
 
 #[cfg(test)]
 mod tests;

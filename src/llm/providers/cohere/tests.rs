@@ -138,6 +138,64 @@ fn calls_are_counted_on_their_own() {
 }
 
 #[test]
+fn null_in_the_place_of_arguments_is_none() {
+    let arguments_of = |fragments: &[&str]| {
+        let call = json!({ "id": "a", "function": { "name": "f", "arguments": fragments[0] } });
+        let mut events =
+            vec![start(), message("tool-call-start", 0, json!({ "tool_calls": call }))];
+        events.extend(fragments[1..].iter().map(|fragment| {
+            let call = json!({ "function": { "arguments": fragment } });
+            message("tool-call-delta", 0, json!({ "tool_calls": call }))
+        }));
+        events.push(end("TOOL_CALL"));
+        let played = play(&events);
+        assert_eq!(played.end, Ok(()));
+        let deltas = deltas(&played.out);
+        let calls = deltas.iter().filter_map(|delta| delta["tool_calls"].get(0));
+        calls.map(|c| c["function"]["arguments"].as_str().unwrap()).collect::<String>()
+    };
+    for none in [&["null"][..], &["", "null"], &["", "nu", "", "ll"], &["n", "ull"], &[""]] {
+        assert_eq!(arguments_of(none), "{}", "{none:?}");
+    }
+    // Nothing else is lost.
+    for some in [&["", "{\n", "}"][..], &["n", "one"], &["", "null", "!"], &["{", "null"]] {
+        assert_eq!(arguments_of(some), some.concat(), "{some:?}");
+    }
+}
+
+#[test]
+fn the_finish_goes_out_when_it_is_known_and_nothing_after_it() {
+    let (mut adapter, mut told, mut out, mut events) =
+        (Cohere::default(), Told::default(), Buf::new(), 0);
+    let mut sink = Sink {
+        out: &mut out,
+        shown: "shown",
+        events: &mut events,
+        id: "req",
+        seconds: 9,
+        told: &mut told,
+    };
+    for event in [start(), text("x"), end("MAX_TOKENS")] {
+        assert!(!adapter.is_finished());
+        adapter.feed(event.to_string().as_bytes(), &mut sink).unwrap();
+    }
+    assert!(adapter.is_finished());
+    let chunks = *sink.events;
+    assert!(String::from_utf8_lossy(sink.out.as_slice()).contains("\"length\""));
+    for late in [text("late"), end("COMPLETE"), start()] {
+        assert_eq!(adapter.feed(late.to_string().as_bytes(), &mut sink), Ok(Mark::Event));
+    }
+    assert_eq!(*sink.events, chunks);
+    assert_eq!(adapter.feed(b"[DONE] ", &mut sink), Ok(Mark::End));
+    let error = json!({ "message": "no" }).to_string();
+    assert_eq!(adapter.feed(error.as_bytes(), &mut sink), Err(Fault::ErrorEvent));
+    // An end without a reason is an end.
+    let played = play(&[start(), text("x"), json!({ "type": "message-end", "delta": {} })]);
+    assert_eq!(played.end, Ok(()));
+    assert!(played.out.contains("\"finish_reason\":\"stop\""), "{}", played.out);
+}
+
+#[test]
 fn ends_are_told_apart() {
     for (reason, finish) in
         [("COMPLETE", "stop"), ("STOP_SEQUENCE", "stop"), ("MAX_TOKENS", "length"), ("NEW", "stop")]
@@ -186,15 +244,45 @@ fn whole_answers() {
     assert_eq!(message["tool_calls"][0]["function"], json!({ "name": "f", "arguments": "{}" }));
     assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
     assert_eq!(answer["usage"]["total_tokens"], 14);
+    let plain = json!({ "message": { "content": "Hi" }, "finish_reason": "MAX_TOKENS" });
+    let out = with_sink(true, |sink| {
+        assert_eq!(Cohere::default().whole(plain.to_string().as_bytes(), sink), Ok(()));
+    });
+    let answer: Tree = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["choices"][0]["message"]["content"], "Hi");
+    assert_eq!(answer["choices"][0]["finish_reason"], "length");
+    for (body, fault) in [
+        (json!({ "id": "m1", "message": "no" }), Fault::ErrorEvent),
+        (json!({ "id": "m1" }), Fault::BadFrame),
+        (json!([1]), Fault::BadFrame),
+        (json!({ "message": {}, "finish_reason": "TIMEOUT" }), Fault::ErrorEvent),
+    ] {
+        with_sink(true, |sink| {
+            assert_eq!(Cohere::default().whole(body.to_string().as_bytes(), sink), Err(fault));
+        });
+    }
 }
 
 #[test]
 fn refusals_are_told_apart() {
-    let long = json!({ "message": "too many tokens", "error_type": "TOO_MANY_TOKENS" });
+    let long = json!({ "message": "Too many tokens: 9 over the limit." });
+    let typed = json!({ "message": "no", "error_type": "TOO_MANY_TOKENS" });
+    let named = json!({ "message": "\"TOO_MANY_TOKENS\" is no role" });
+    let limit = json!({ "message": "too many tokens: max tokens must be at most 9",
+        "error_type": "TOO_MANY_TOKENS" });
     let flat = json!({ "message": "no" });
     for (status, body, fault) in [
         (400, &flat, Fault::Client),
         (400, &long, Fault::Context),
+        (422, &long, Fault::Context),
+        (400, &typed, Fault::Context),
+        (400, &named, Fault::Client),
+        (400, &limit, Fault::Client),
+        (429, &long, Fault::RateLimited),
+        (404, &flat, Fault::NotFound),
+        (498, &flat, Fault::ContentPolicy),
+        (499, &flat, Fault::Unavailable),
+        (504, &flat, Fault::Unavailable),
         (401, &flat, Fault::Credential),
         (429, &flat, Fault::RateLimited),
         (503, &flat, Fault::Unavailable),

@@ -104,6 +104,106 @@ fn calls_are_whole_and_get_ids() {
 }
 
 #[test]
+fn calls_of_newer_servers_and_several_lines() {
+    let line_of = |call: Tree| line(json!({ "content": "", "tool_calls": [call] }));
+    let (out, end, marks) = play(
+        &[
+            line_of(json!({ "id": "call_a", "function": { "index": 0, "name": "f",
+                "arguments": { "x": "\"\n" } } })),
+            line_of(json!({ "id": "call_b", "function": { "index": 1, "name": "g",
+                "arguments": "{\"y\":1}" } })),
+            done(Some("stop")),
+        ],
+        false,
+    );
+    assert_eq!((end, marks), (Ok(()), vec![Mark::Content, Mark::Content, Mark::End]));
+    let (mut ids, mut arguments) = (Vec::new(), [String::new(), String::new()]);
+    for data in out.split_terminator("\n\n").filter(|data| *data != "data: [DONE]") {
+        let chunk: Tree = serde_json::from_str(data.strip_prefix("data: ").unwrap()).unwrap();
+        let call = &chunk["choices"][0]["delta"]["tool_calls"][0];
+        ids.extend(call["id"].as_str().map(str::to_owned));
+        if let Some(at) = call["index"].as_u64() {
+            arguments[at as usize] += call["function"]["arguments"].as_str().unwrap();
+        }
+    }
+    assert_eq!(ids, ["call_a", "call_b"]);
+    let parsed = arguments.map(|text| serde_json::from_str::<Tree>(&text).unwrap());
+    assert_eq!(parsed, [json!({ "x": "\"\n" }), json!({ "y": 1 })]);
+    assert!(out.contains("\"finish_reason\":\"tool_calls\""), "{out}");
+}
+
+#[test]
+fn calls_have_an_end() {
+    let call = json!({ "function": { "name": "f" } });
+    let many = |count| line(json!({ "content": "", "tool_calls": vec![call.clone(); count] }));
+    assert_eq!(play(&[many(CHOICES_MAX), done(None)], false).1, Ok(()));
+    assert_eq!(play(&[many(CHOICES_MAX), many(1)], false).1, Err(Fault::BadFrame));
+}
+
+#[test]
+fn counts_of_zero_are_left_out() {
+    for (counts, usage) in [
+        (json!({ "prompt_eval_count": 9 }), Some((9, 0))),
+        (json!({ "eval_count": 2 }), Some((0, 2))),
+        (json!({}), None),
+    ] {
+        let mut last = counts.clone();
+        last["done"] = json!(true);
+        let (out, end, _) = play(&[last], false);
+        assert_eq!(end, Ok(()));
+        match usage {
+            None => assert!(!out.contains("usage"), "{out}"),
+            Some((prompt, completion)) => {
+                let said =
+                    format!("\"prompt_tokens\":{prompt},\"completion_tokens\":{completion},");
+                assert!(out.contains(&said), "{counts}: {out}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_first_line_says_when() {
+    let mut first = line(json!({ "content": "x" }));
+    first["created_at"] = json!("1970-01-01T00:01:40.5Z");
+    let (out, ..) = play(&[first, done(None)], false);
+    assert!(out.contains("\"created\":100,") && !out.contains("\"created\":9,"), "{out}");
+    for (moment, at) in [
+        ("1970-01-01T00:00:00Z", Some(0)),
+        ("2000-02-29T12:00:00.123456789Z", Some(951_825_600)),
+        ("2000-03-01T00:00:00z", Some(951_868_800)),
+        ("2026-01-02T03:04:05+02:30", Some(1_767_314_045)),
+        ("2026-01-01T21:04:05.5-03:30", Some(1_767_314_045)),
+        ("1970-01-01T00:00:00+01:00", None),
+        ("1969-12-31T23:59:59Z", None),
+        ("2026-01-02T03:04:05", None),
+        ("2026-13-02T03:04:05Z", None),
+        ("2026-01-02T+3:04:05Z", None),
+        ("2026-01-02T03:04:05+", None),
+        ("", None),
+    ] {
+        assert_eq!(seconds(moment.as_bytes()), at, "{moment}");
+    }
+}
+
+#[test]
+fn an_empty_line_says_nothing() {
+    let (mut adapter, mut told, mut out, mut events) =
+        (Ollama::default(), Told::default(), Buf::new(), 0);
+    let mut sink = Sink {
+        out: &mut out,
+        shown: "shown",
+        events: &mut events,
+        id: "req",
+        seconds: 9,
+        told: &mut told,
+    };
+    assert_eq!(adapter.feed(b"", &mut sink), Ok(Mark::Idle));
+    assert_eq!(adapter.feed(b"{", &mut sink), Err(Fault::BadFrame));
+    assert_eq!(adapter.feed(b"{\"done\":true}", &mut sink), Ok(Mark::End));
+}
+
+#[test]
 fn ends_are_told_apart() {
     for (reason, finish) in [(Some("stop"), "stop"), (Some("length"), "length"), (None, "stop")] {
         let (out, end, _) = play(&[line(json!({ "content": "x" })), done(reason)], false);
@@ -129,4 +229,8 @@ fn refusals_are_told_apart() {
         assert_eq!(refused.failure.fault, fault, "{status}");
         assert_eq!(refused.said.unwrap().message, "model 'x' not found");
     }
+    let body = b"{\"error\":\"prompt too long; exceeded max context length by 7 tokens\"}";
+    let surface = crate::llm::request::Surface::Chat;
+    let refused = Ollama::refuse(&Refusal { status: 400, retry_after: None, body, surface });
+    assert_eq!(refused.failure.fault, Fault::Context);
 }
