@@ -2,7 +2,7 @@
 //!
 //! Named events with their name inside; the last is `message-end`, and `[DONE]` follows it. A plan that
 //! stands before a call goes out as reasoning. What follows `message-end` changes nothing, unless it is
-//! an error.
+//! an error. Citations go out where their source has an address of the web; chat has no place for others.
 //!
 //! ```text
 //!   {"type":"content-delta","index":1,"delta":{"message":{"content":{"text":"Hi"}}}}
@@ -12,13 +12,14 @@
 
 use smallvec::SmallVec;
 
+use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::limits::CHOICES_MAX;
 use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::provider::{Provider, Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
-use crate::wire::json::{self, Kind, Top, Value};
+use crate::wire::json::{self, Kind, Top, Value, Writer};
 
 /// One answer being read.
 #[derive(Default)]
@@ -82,6 +83,10 @@ impl Provider for Cohere {
                 call.arguments(fragment.unwrap_or_default(), sink);
                 Ok(Mark::Content)
             }
+            b"citation-start" => {
+                let told = message("citations").is_some_and(|one| cite(payload, one, sink));
+                Ok(if told { Mark::Content } else { Mark::Event })
+            }
             b"message-end" => {
                 let end = at(&["delta"]).ok_or(Fault::BadFrame)?;
                 self.end(payload, end)?;
@@ -125,6 +130,11 @@ impl Provider for Cohere {
         if let Some(calls) = json::get(body, message, "tool_calls") {
             for (index, call) in json::items(body, calls).enumerate() {
                 self.call(body, call, index as u64, sink)?;
+            }
+        }
+        if let Some(citations) = json::get(body, message, "citations") {
+            for citation in json::items(body, citations) {
+                cite(body, citation, sink);
             }
         }
         self.end(body, top)?;
@@ -280,6 +290,45 @@ fn content(bytes: &[u8], part: Option<Value>, sink: &mut Sink<'_>) -> Mark {
     if text.is_empty() && thinking.is_empty() { Mark::Event } else { Mark::Content }
 }
 
+/// A citation, as a `url_citation` for each address; whether there was one. Its extent is counted in
+/// characters of its block; an answer has one block of text.
+fn cite(bytes: &[u8], citation: Value, sink: &mut Sink<'_>) -> bool {
+    let number = |name: &str| {
+        let value = json::get(bytes, citation, name);
+        value.and_then(|value| json::as_u64(bytes, value))
+    };
+    let kind = json::get(bytes, citation, "type");
+    let of_text = kind.is_none_or(|kind| json::str_eq(bytes, kind, "TEXT_CONTENT"));
+    let (Some(start), Some(end), true) = (number("start"), number("end"), of_text) else {
+        return false;
+    };
+    let mut told = false;
+    let sources = json::get(bytes, citation, "sources");
+    for source in sources.into_iter().flat_map(|sources| json::items(bytes, sources)) {
+        let string = |path: &[&str]| {
+            let text = json::text(bytes, json::get_path(bytes, source, path)?)?;
+            (text.len() <= FIELD_MAX).then_some(text)
+        };
+        let of =
+            |name: &str| string(&["document", name]).or_else(|| string(&["tool_output", name]));
+        let is_address = |url: &str| url.starts_with("http://") || url.starts_with("https://");
+        let address = of("url").filter(|url| is_address(url));
+        let address = address.or_else(|| string(&["id"]).filter(|id| is_address(id)));
+        let Some(address) = address else { continue };
+        let mut out = Buf::new();
+        let mut json = Writer::new(&mut out);
+        json.begin_object().key("type").string("url_citation").key("url_citation");
+        json.begin_object().key("start_index").u64(start).key("end_index").u64(end);
+        json.key("title").string(&of("title").unwrap_or_default()).key("url").string(&address);
+        json.end_object().end_object();
+        sink.annotate(0, out.as_slice());
+        told = true;
+    }
+    told
+}
+
+/// A longer address or title is not one.
+const FIELD_MAX: usize = 4096;
 const NULL: &[u8] = b"null";
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 use serde_json::{Value as Tree, json};
 
 use super::*;
-use crate::base::buf::Buf;
 use crate::llm::sink::Told;
 
 /// What comes of a stream: the client's bytes, the marks, the end and what an error said.
@@ -135,6 +134,50 @@ fn calls_are_counted_on_their_own() {
     assert!(played.out.contains("\"finish_reason\":\"tool_calls\""));
     assert_eq!(play(&[start(), arguments(0, "{")]).end, Err(Fault::BadFrame));
     assert_eq!(play(&[start(), call(0, "a"), call(0, "b")]).end, Err(Fault::BadFrame));
+}
+
+#[test]
+fn citations_with_an_address_go_out() {
+    let (near, far) = ("http://a.example/1", "https://b.example/?q=\"x\"");
+    let sources = json!([
+        { "type": "document", "id": "doc:0", "document": { "title": "Own", "text": "t" } },
+        { "type": "document", "id": near, "document": { "title": "One \u{e9}" } },
+        { "type": "tool", "id": "t:0", "tool_output": { "url": far, "title": 5 } },
+        { "type": "tool", "id": "t:1", "tool_output": { "url": "ftp://c.example" } },
+        { "type": "tool", "id": "http://d.example/".repeat(400), "tool_output": null },
+    ]);
+    let mut citation = json!({ "start": 3, "end": 5, "text": "is", "sources": sources,
+        "type": "TEXT_CONTENT", "content_index": 1 });
+    let noted = |url: &str, title: &str| {
+        let note = json!({ "start_index": 3, "end_index": 5, "title": title, "url": url });
+        json!({ "type": "url_citation", "url_citation": note })
+    };
+    let notes = [noted(near, "One \u{e9}"), noted(far, "")];
+    let event =
+        |citation: &Tree| message("citation-start", 0, json!({ "citations": citation.clone() }));
+    let played = play(&[start(), text("it is"), event(&citation), end("COMPLETE")]);
+    assert_eq!(played.marks[2], Mark::Content);
+    let told: Vec<Tree> = deltas(&played.out)
+        .iter()
+        .filter_map(|delta| delta["annotations"].as_array().cloned())
+        .flatten()
+        .collect();
+    assert_eq!(told, notes);
+    let body = json!({ "finish_reason": "COMPLETE", "message": { "citations": [citation],
+        "content": [{ "type": "text", "text": "it is" }] } });
+    let out = with_sink(true, |sink| {
+        assert_eq!(Cohere::default().whole(body.to_string().as_bytes(), sink), Ok(()));
+    });
+    let answer: Tree = serde_json::from_str(&out).unwrap();
+    assert_eq!(answer["choices"][0]["message"]["annotations"], json!(notes));
+    // A citation of the plan has another extent; one without an extent is none.
+    citation["type"] = json!("PLAN");
+    let plan = event(&citation);
+    citation["type"] = json!("TEXT_CONTENT");
+    citation["start"] = json!(-1);
+    let played = play(&[start(), text("x"), plan, event(&citation), end("COMPLETE")]);
+    assert_eq!(played.marks[2..4], [Mark::Event, Mark::Event]);
+    assert!(!played.out.contains("annotations"), "{}", played.out);
 }
 
 #[test]
