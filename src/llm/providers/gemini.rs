@@ -1,14 +1,13 @@
 //! Google's Gemini API (`generateContent`, `streamGenerateContent?alt=sse`), and the same at Vertex.
 //!
 //! Each event is a whole response object with what is new in its parts; calls come complete, or, where
-//! arguments are streamed, as values at paths that are put together here. The terminal signal is a
-//! `finishReason` for each candidate; token counts may follow.
+//! arguments are streamed, as values at paths (`args`). The terminal signal is a `finishReason` for each
+//! candidate; token counts may follow. Citations (`cite`) go out at the end.
 //!
 //! ```text
 //!   {"candidates":[{"content":{"parts":[{"text":"Hi"}]},"finishReason":"STOP"}],"usageMetadata":{..}}
 //! ```
 
-use serde_json::Value as Tree;
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
@@ -22,12 +21,21 @@ use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::http1::emit;
-use crate::wire::json::{self, Kind, Top, Value};
+use crate::wire::json::{self, Kind, Member, Top, Value};
+
+use args::Arguments;
+use cite::{Citations, Starts};
+
+mod args;
+mod cite;
 
 /// One answer being read.
 #[derive(Default)]
 pub struct Gemini {
     candidates: SmallVec<[Candidate; 1]>,
+    /// Text followed a reason to end, as from models that say `STOP` in each event: no such reason tells
+    /// that nothing but trailers can follow.
+    goes_on: bool,
     usage: Option<Usage>,
     said: Option<Said>,
 }
@@ -40,12 +48,22 @@ struct Candidate {
     finish: Option<Finish>,
     /// A call whose arguments are still coming.
     open: Option<OpenCall>,
+    cites: Citations,
 }
 
 struct OpenCall {
-    name: String,
-    id: String,
-    arguments: Tree,
+    /// As the sink numbered it.
+    number: u32,
+    arguments: Arguments,
+}
+
+/// What is one part's, or one call's.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Of the candidate, in the list.
+    at: usize,
+    /// Of the choice, for the client.
+    choice: u32,
 }
 
 impl Provider for Gemini {
@@ -102,14 +120,15 @@ impl Provider for Gemini {
             self.said = Some(said);
             return Err(Fault::ErrorEvent);
         }
-        self.read(payload, top, sink)
+        self.read(payload, &members, sink)
     }
 
     fn close(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
-        if !self.is_finished() {
+        if !self.has_ended() {
             return Err(Fault::Truncated);
         }
-        for candidate in &self.candidates {
+        for candidate in &mut self.candidates {
+            candidate.cites.tell(candidate.index, sink);
             sink.stop(candidate.index, candidate.finish.unwrap_or(Finish::Stop));
         }
         if let Some(usage) = self.usage {
@@ -120,8 +139,7 @@ impl Provider for Gemini {
     }
 
     fn is_finished(&self) -> bool {
-        !self.candidates.is_empty()
-            && self.candidates.iter().all(|candidate| candidate.finish.is_some())
+        self.has_ended() && !self.goes_on
     }
 
     fn whole(&mut self, body: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
@@ -143,7 +161,7 @@ impl Provider for Gemini {
         let fault = match fault_of(refusal.status, said.as_ref(), refusal.surface) {
             // A bad key is told with the status of a bad request.
             Fault::Client if text.contains("API_KEY_INVALID") => Fault::Credential,
-            Fault::Client if text.contains("exceeds the maximum number of tokens") => {
+            Fault::Client if CONTEXT_PHRASES.iter().any(|phrase| text.contains(phrase)) => {
                 Fault::Context
             }
             Fault::Client if refusal.status == 499 => Fault::Unavailable,
@@ -189,25 +207,50 @@ impl Gemini {
         Ok(mark)
     }
 
-    fn read(&mut self, bytes: &[u8], top: Value, sink: &mut Sink<'_>) -> Result<Mark, Fault> {
-        let id = json::get(bytes, top, "responseId").and_then(|id| json::raw_string(bytes, id));
-        sink.start(id.map(Piece::Raw), None);
-        if let Some(usage) = json::get(bytes, top, "usageMetadata") {
+    /// Each candidate has a reason to end.
+    fn has_ended(&self) -> bool {
+        !self.candidates.is_empty()
+            && self.candidates.iter().all(|candidate| candidate.finish.is_some())
+    }
+
+    fn read(
+        &mut self,
+        bytes: &[u8],
+        members: &[Member],
+        sink: &mut Sink<'_>,
+    ) -> Result<Mark, Fault> {
+        let get = |name: &str| json::find(bytes, members, name);
+        let id = get("responseId").and_then(|id| json::raw_string(bytes, id));
+        // A longer id is not one; it would go out with every chunk.
+        sink.start(id.filter(|id| id.len() <= ID_MAX).map(Piece::Raw), None);
+        if let Some(usage) = get("usageMetadata") {
             self.read_usage(bytes, usage);
         }
         let mut substance = false;
-        if let Some(list) = json::get(bytes, top, "candidates") {
+        if let Some(list) = get("candidates") {
             for candidate in json::items(bytes, list) {
                 substance |= self.read_candidate(bytes, candidate, sink)?;
             }
         }
-        let blocked = json::get_path(bytes, top, &["promptFeedback", "blockReason"]);
-        if blocked.is_some_and(|reason| reason.kind == Kind::String) && self.candidates.is_empty() {
-            let at = self.candidate(0)?;
-            self.end(at, Finish::ContentFilter, sink);
-            substance = true;
+        let blocked = get("promptFeedback").and_then(|said| json::get(bytes, said, "blockReason"));
+        if blocked.is_some_and(|reason| reason.kind == Kind::String) {
+            substance |= self.block(sink)?;
         }
         Ok(if substance { Mark::Content } else { Mark::Event })
+    }
+
+    /// The prompt was refused: an end of whatever has none.
+    fn block(&mut self, sink: &mut Sink<'_>) -> Result<bool, Fault> {
+        if self.candidates.is_empty() {
+            self.candidate(0)?;
+        }
+        let mut substance = false;
+        for candidate in self.candidates.iter_mut().filter(|one| one.finish.is_none()) {
+            flush(candidate, sink);
+            candidate.finish = Some(Finish::ContentFilter);
+            substance = true;
+        }
+        Ok(substance)
     }
 
     fn candidate(&mut self, index: u64) -> Result<usize, Fault> {
@@ -233,142 +276,138 @@ impl Gemini {
         }
         let index = json::get(bytes, candidate, "index");
         let at = self.candidate(index.and_then(|i| json::as_u64(bytes, i)).unwrap_or(0))?;
+        let place = Place { at, choice: self.candidates[at].index };
         let mut substance = false;
+        let mut starts = Starts::new();
         if let Some(parts) = json::get_path(bytes, candidate, &["content", "parts"]) {
             for part in json::items(bytes, parts) {
-                substance |= self.read_part(bytes, part, at, sink);
+                starts.push(self.candidates[at].cites.len());
+                substance |= self.read_part(bytes, part, place, sink)?;
             }
         }
-        let finish = json::get(bytes, candidate, "finishReason");
-        if let Some(reason) = finish.and_then(|reason| json::raw_string(bytes, reason)) {
-            self.end(at, finish_of(reason), sink);
-            substance = true;
+        let known = &mut self.candidates[at];
+        self.goes_on |= substance && known.finish.is_some();
+        for member in json::members(bytes, candidate) {
+            match member.key.of(bytes) {
+                b"groundingMetadata" => {
+                    known.cites.read_grounding(bytes, member.value, &starts);
+                }
+                b"citationMetadata" => known.cites.read_citations(bytes, member.value),
+                b"finishReason" => {
+                    if let Some(reason) = json::raw_string(bytes, member.value) {
+                        flush(known, sink);
+                        known.finish = Some(finish_of(reason));
+                        substance = true;
+                    }
+                }
+                _ => {}
+            }
         }
         Ok(substance)
     }
 
-    fn read_part(&mut self, bytes: &[u8], part: Value, at: usize, sink: &mut Sink<'_>) -> bool {
-        let choice = self.candidates[at].index;
-        if let Some(call) = json::get(bytes, part, "functionCall") {
-            return self.read_call(bytes, call, at, sink);
+    fn read_part(
+        &mut self,
+        bytes: &[u8],
+        part: Value,
+        place: Place,
+        sink: &mut Sink<'_>,
+    ) -> Result<bool, Fault> {
+        let (mut call, mut text, mut thought) = (None, None, false);
+        for member in json::members(bytes, part) {
+            match member.key.of(bytes) {
+                b"functionCall" => call = Some(member.value),
+                b"text" => text = json::raw_string(bytes, member.value),
+                b"thought" => thought = member.value.kind == Kind::True,
+                // Signatures, images, code that the vendor ran itself and what it gave.
+                _ => {}
+            }
         }
-        let text = json::get(bytes, part, "text").and_then(|text| json::raw_string(bytes, text));
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return false };
-        let thought = json::get(bytes, part, "thought");
-        if thought.is_some_and(|thought| thought.kind == Kind::True) {
-            sink.reason(choice, Piece::Raw(text));
+        if let Some(call) = call.filter(|call| call.kind == Kind::Object) {
+            return self.read_call(bytes, call, place, sink);
+        }
+        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(false) };
+        if thought {
+            sink.reason(place.choice, Piece::Raw(text));
         } else {
-            sink.text(choice, Piece::Raw(text));
+            self.candidates[place.at].cites.text(text);
+            sink.text(place.choice, Piece::Raw(text));
         }
-        true
+        Ok(true)
     }
 
     /// A call, whole or as one of its pieces: a name, values at paths, and an empty object at the end.
-    fn read_call(&mut self, bytes: &[u8], call: Value, at: usize, sink: &mut Sink<'_>) -> bool {
+    fn read_call(
+        &mut self,
+        bytes: &[u8],
+        call: Value,
+        place: Place,
+        sink: &mut Sink<'_>,
+    ) -> Result<bool, Fault> {
         let string = |name: &str| {
             let value = json::get(bytes, call, name)?;
-            json::text(bytes, value).map(std::borrow::Cow::into_owned)
+            json::raw_string(bytes, value).filter(|raw| !raw.is_empty())
         };
         let goes_on = json::get(bytes, call, "willContinue").is_some_and(|v| v.kind == Kind::True);
         let pieces = json::get(bytes, call, "partialArgs");
-        let candidate = &mut self.candidates[at];
+        let candidate = &mut self.candidates[place.at];
+        let mut substance = false;
         if let Some(name) = string("name") {
-            let mut substance = flush(candidate, sink);
+            flush(candidate, sink);
             let id = string("id").unwrap_or_default();
-            if goes_on || pieces.is_some() {
-                let arguments = Tree::Object(serde_json::Map::new());
-                candidate.open = Some(OpenCall { name, id, arguments });
-            } else {
-                let number = sink.tool(candidate.index, Piece::Text(&id), Piece::Text(&name));
-                let arguments = json::get(bytes, call, "args").filter(|v| v.kind == Kind::Object);
-                let arguments = arguments.map(|value| value.raw(bytes)).unwrap_or_default();
-                let arguments = std::str::from_utf8(arguments).unwrap_or_default();
-                sink.args(candidate.index, number, Piece::Text(arguments));
-                substance = true;
+            let number = sink.tool(place.choice, Piece::Raw(id), Piece::Raw(name));
+            let args = json::get(bytes, call, "args").filter(|v| v.kind == Kind::Object);
+            if !goes_on && pieces.is_none() {
+                let args = args.map(|value| value.raw(bytes)).unwrap_or_default();
+                let args = std::str::from_utf8(args).unwrap_or_default();
+                sink.args(place.choice, number, Piece::Text(args));
+                return Ok(true);
             }
-            if pieces.is_none() {
-                return substance;
-            }
+            let arguments = Arguments::new(bytes, args)?;
+            candidate.open = Some(OpenCall { number, arguments });
+            substance = true;
         }
         if let (Some(pieces), Some(open)) = (pieces, &mut candidate.open) {
             for piece in json::items(bytes, pieces) {
-                if let Ok(piece) = serde_json::from_slice::<Tree>(piece.raw(bytes)) {
-                    place(&mut open.arguments, &piece);
-                }
+                open.arguments.place(bytes, piece)?;
+                // Nothing goes out yet, but the model is at work: it must not be taken for idle.
+                substance = true;
             }
         }
-        if goes_on { false } else { flush(candidate, sink) }
+        Ok(if goes_on { substance } else { flush(candidate, sink) | substance })
     }
 
-    fn end(&mut self, at: usize, finish: Finish, sink: &mut Sink<'_>) {
-        let candidate = &mut self.candidates[at];
-        flush(candidate, sink);
-        candidate.finish = Some(finish);
-    }
-
-    fn read_usage(&mut self, bytes: &[u8], usage: Value) {
-        let number = |name: &str| {
-            json::get(bytes, usage, name).and_then(|value| json::as_u64(bytes, value)).unwrap_or(0)
-        };
-        let reasoning = number("thoughtsTokenCount");
-        self.usage = Some(Usage {
-            prompt: number("promptTokenCount") + number("toolUsePromptTokenCount"),
-            completion: number("candidatesTokenCount") + reasoning,
-            cached: number("cachedContentTokenCount"),
-            reasoning,
-        });
+    fn read_usage(&mut self, bytes: &[u8], object: Value) {
+        let mut usage = Usage::default();
+        let mut counts = false;
+        for member in json::members(bytes, object) {
+            let Some(count) = json::as_u64(bytes, member.value) else { continue };
+            // More is no count, and its sums would not fit.
+            let count = count.min(u32::MAX.into());
+            match member.key.of(bytes) {
+                b"promptTokenCount" | b"toolUsePromptTokenCount" => usage.prompt += count,
+                b"candidatesTokenCount" => usage.completion += count,
+                b"thoughtsTokenCount" => {
+                    usage.completion += count;
+                    usage.reasoning = count;
+                }
+                b"cachedContentTokenCount" => usage.cached = count,
+                _ => continue,
+            }
+            counts = true;
+        }
+        // Some events tell no more than the kind of traffic; what was counted before stands.
+        if counts {
+            self.usage = Some(usage);
+        }
     }
 }
 
-/// Tells a call that was put together; says whether there was one.
+/// Tells the arguments of a call that was put together; says whether there was one.
 fn flush(candidate: &mut Candidate, sink: &mut Sink<'_>) -> bool {
     let Some(open) = candidate.open.take() else { return false };
-    let number = sink.tool(candidate.index, Piece::Text(&open.id), Piece::Text(&open.name));
-    sink.args(candidate.index, number, Piece::Text(&open.arguments.to_string()));
+    sink.args(candidate.index, open.number, Piece::Text(&open.arguments.text()));
     true
-}
-
-/// Puts one streamed value where its `jsonPath` says: `$.city`, `$.stops[0].name`. Pieces of a string are
-/// joined.
-fn place(arguments: &mut Tree, piece: &Tree) {
-    let Some(path) = piece["jsonPath"].as_str().and_then(|path| path.strip_prefix('$')) else {
-        return;
-    };
-    let mut slot = arguments;
-    let path = path.replace("['", ".").replace("']", "").replace('[', ".").replace(']', "");
-    for step in path.split('.').filter(|step| !step.is_empty()).take(PATH_MAX) {
-        slot = match step.parse::<usize>() {
-            Ok(index) if index < ITEMS_MAX => {
-                if !slot.is_array() {
-                    *slot = Tree::Array(Vec::new());
-                }
-                let Some(list) = slot.as_array_mut() else { return };
-                while list.len() <= index {
-                    list.push(Tree::Null);
-                }
-                &mut list[index]
-            }
-            _ => {
-                if !slot.is_object() {
-                    *slot = Tree::Object(serde_json::Map::new());
-                }
-                let Some(object) = slot.as_object_mut() else { return };
-                object.entry(step.to_owned()).or_insert(Tree::Null)
-            }
-        };
-    }
-    if let Some(text) = piece["stringValue"].as_str() {
-        match slot {
-            Tree::String(known) => known.push_str(text),
-            other => *other = Tree::String(text.to_owned()),
-        }
-        return;
-    }
-    for name in ["numberValue", "boolValue"] {
-        if let Some(value) = piece.get(name) {
-            *slot = value.clone();
-        }
-    }
 }
 
 fn finish_of(reason: &[u8]) -> Finish {
@@ -394,12 +433,17 @@ fn retry_delay(body: &[u8]) -> Option<Ms> {
     let (_, rest) = text.split_once("\"retryDelay\"")?;
     let value = rest.split('"').nth(1)?;
     let seconds: f64 = value.strip_suffix('s')?.parse().ok()?;
-    (seconds.is_finite() && seconds >= 0.0).then_some(Ms((seconds * 1000.0) as u32))
+    (seconds.is_finite() && seconds >= 0.0)
+        .then_some(Ms((seconds * 1000.0).min(RETRY_DELAY_MAX) as u32))
 }
 
-/// Steps of a path, and items of a list, that streamed arguments may have.
-const PATH_MAX: usize = 32;
-const ITEMS_MAX: usize = 4096;
+/// What Gemini, and Vertex, say of a prompt that is too long.
+const CONTEXT_PHRASES: [&str; 2] =
+    ["exceeds the maximum number of tokens", "but model only supports up to"];
+/// The longest wait that is believed, in ms: a day.
+const RETRY_DELAY_MAX: f64 = 86_400_000.0;
+/// An id that is longer is left out.
+const ID_MAX: usize = 256;
 
 #[cfg(test)]
 mod tests;
