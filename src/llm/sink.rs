@@ -461,7 +461,7 @@ fn write_usage(usage: Usage, out: &mut Buf) {
          \"completion_tokens_details\":{{\"reasoning_tokens\":{}}}}}",
         usage.prompt,
         usage.completion,
-        usage.prompt + usage.completion,
+        usage.prompt.saturating_add(usage.completion),
         usage.cached,
         usage.reasoning
     );

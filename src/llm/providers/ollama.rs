@@ -1,7 +1,7 @@
 //! Ollama's own API: `/api/chat`, and `/api/generate`, which has `response` in place of a message.
 //!
 //! ```text
-//!   {"created_at":"2026-01-02T03:04:05.6Z","message":{"role":"assistant","content":"Hi"},"done":false}
+//!   {"message":{"role":"assistant","content":"Hi"},"done":false}
 //!   {"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}
 //! ```
 
@@ -16,8 +16,6 @@ use crate::wire::json::{self, Kind, Top, Value};
 /// One answer being read.
 #[derive(Default)]
 pub struct Ollama {
-    /// A line was read.
-    begun: bool,
     /// Calls so far.
     calls: usize,
     finish: Option<Finish>,
@@ -44,11 +42,6 @@ impl Provider for Ollama {
         if let Some(said) = error_of(payload, &members) {
             self.said = Some(said);
             return Err(Fault::ErrorEvent);
-        }
-        if !std::mem::replace(&mut self.begun, true) {
-            let at = json::find(payload, &members, "created_at");
-            let at = at.and_then(|at| json::raw_string(payload, at));
-            sink.start(None, at.and_then(seconds));
         }
         let substance = self.read(payload, top, sink)?;
         let done = json::get(payload, top, "done").is_some_and(|done| done.kind == Kind::True);
@@ -171,36 +164,6 @@ fn call(bytes: &[u8], call: Value, sink: &mut Sink<'_>) -> bool {
     }
     true
 }
-
-/// Seconds since the Unix epoch of a moment in RFC 3339, from 1970 on; fractions are cut off.
-fn seconds(moment: &[u8]) -> Option<u64> {
-    let number = |from: usize, to: usize, max: u64| {
-        let digits = moment.get(from..to).filter(|digits| digits.iter().all(u8::is_ascii_digit))?;
-        let number = std::str::from_utf8(digits).ok()?.parse::<u64>().ok()?;
-        (number <= max).then_some(number)
-    };
-    let (year, month, day) = (number(0, 4, 9999)?, number(5, 7, 12)?, number(8, 10, 31)?);
-    let (hour, minute, second) = (number(11, 13, 23)?, number(14, 16, 59)?, number(17, 19, 60)?);
-    if year < 1970 || month == 0 || day == 0 {
-        return None;
-    }
-    // Days by the civil calendar, with years that begin in March, so that a leap day is the last.
-    let (year, month) = if month < 3 { (year - 1, month + 9) } else { (year, month - 3) };
-    let days = 365 * year + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1;
-    let local = days.checked_sub(EPOCH_DAYS)? * 86_400 + hour * 3600 + minute * 60 + second;
-    let zone = moment.iter().skip(19).position(|byte| !matches!(byte, b'.' | b'0'..=b'9'))? + 19;
-    let offset =
-        || Some(number(zone + 1, zone + 3, 23)? * 3600 + number(zone + 4, zone + 6, 59)? * 60);
-    match moment.get(zone)? {
-        b'Z' | b'z' => Some(local),
-        b'+' => local.checked_sub(offset()?),
-        b'-' => Some(local + offset()?),
-        _ => None,
-    }
-}
-
-/// Days from the first of March of the year 0 to the epoch.
-const EPOCH_DAYS: u64 = 719_468;
 
 #[cfg(test)]
 mod tests;

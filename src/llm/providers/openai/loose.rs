@@ -290,7 +290,8 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
         cached,
         reasoning,
     };
-    let more = total.map_or(0, |total| total.saturating_sub(usage.prompt + usage.completion));
+    let more = total
+        .map_or(0, |total| total.saturating_sub(usage.prompt.saturating_add(usage.completion)));
     let heard = detail("prompt_tokens_details", "audio_tokens").unwrap_or(0);
     if more > 0 && more == heard {
         usage.prompt += more;

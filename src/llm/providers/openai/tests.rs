@@ -237,3 +237,16 @@ fn whole_answers_are_mended_too() {
     assert!(!call["id"].as_str().unwrap().is_empty());
     assert_eq!((&json["model"], &json["created"]), (&"shown".into(), &9.into()));
 }
+
+#[test]
+fn counts_that_no_sum_can_hold_are_no_panic() {
+    let most = u64::MAX;
+    let usage = format!(
+        "{{\"prompt_tokens\":{most},\"completion_tokens\":{most},\"total_tokens\":{most}}}"
+    );
+    let odd = delta("{\"reasoning\":\"r\"}");
+    let counts = format!("{{\"choices\":[],\"usage\":{usage}}}");
+    let (out, end) = play(&[&odd, &chunk(STOP), &counts, "[DONE]"]);
+    assert_eq!(end, Ok(()));
+    assert!(out.contains(&format!("\"prompt_tokens\":{most},")), "{out}");
+}
