@@ -189,6 +189,23 @@ fn what_a_format_can_not_say_goes_to_the_next_target() {
     });
 }
 
+#[test]
+fn what_no_target_can_be_asked_is_the_clients_to_mend() {
+    on_both(|driver| {
+        let never = Provider::start(|_| panic!("this request can't be sent here"));
+        let targets = (("anthropic", &never), ("gemini", &never));
+        let gateway = Gateway::start(driver, &config(targets.0, targets.1));
+        let body = r#"{"model":"m","messages":[{"role":"wizard","content":"x"}]}"#;
+        let answer = ask(gateway.addr, &post("/v1/chat/completions", "", body));
+        let got: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.status, 400, "{driver:?}: {got}");
+        assert_eq!(got["error"]["param"], "messages[0].role", "{driver:?}: {got}");
+        assert_eq!(got["error"]["type"], "invalid_request_error", "{driver:?}: {got}");
+        let tried = &got["error"]["metadata"]["attempts"];
+        assert_eq!(tried.as_array().map(Vec::len), Some(2), "{driver:?}: {got}");
+    });
+}
+
 /// A streamed answer of Gemini: a thought, text, a call.
 fn candidates() -> Vec<String> {
     let event = |parts: Value, rest: Value| {
