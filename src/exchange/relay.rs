@@ -293,6 +293,10 @@ impl Lane {
         if frame.event.of(block) == b"error" {
             return self.error_event(payload, reads);
         }
+        if payload.is_empty() {
+            // By the rules of the format an event without data is none; some proxies ping like this.
+            return Pumped::More;
+        }
         self.payload(payload, frame.ended, reads)
     }
 

@@ -600,6 +600,16 @@ fn an_event_called_error_is_an_error_whatever_it_holds() {
 }
 
 #[test]
+fn an_event_with_empty_data_is_no_event() {
+    let empty = "data:\n\ndata: \n\nevent: ping\ndata:\n\n";
+    let text = [HEAD, empty, &role(), empty, &event("one"), empty, &finish(), "data: [DONE]\n\n"];
+    let report = World::new("", vec![say(text.concat()), say(good("p1"))]).run(true);
+    assert_eq!(report.attempts(), ["ok"], "{}", report.text());
+    let rest = [role(), event("one"), finish()].concat().replace("\"up\"", "\"m\"");
+    assert_eq!(report.text(), format!("{rest}data: [DONE]\n\n"));
+}
+
+#[test]
 fn a_whole_answer_without_an_answer_is_a_failure() {
     let whole = "{\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"finish_reason\":\"stop\"}]}";
     for body in ["{}", "{\"id\":\"x\",\"choices\":[]}", "{\"choices\":{}}", "{\"choices\":null}"] {

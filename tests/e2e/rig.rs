@@ -16,7 +16,7 @@ use firstbyte::net::core::{self, End, Shared, Snapshot};
 use firstbyte::net::names::Names;
 use firstbyte::net::watch::Watch;
 use firstbyte::route;
-use firstbyte::rt::uring::{Loop, MonoListener};
+use firstbyte::rt::uring::{self, Loop, MonoListener};
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -82,7 +82,7 @@ pub struct Gateway {
 impl Gateway {
     /// Starts one on `driver` with what `config` adds to a loopback listener.
     pub fn start(driver: Driver, config: &str) -> Gateway {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = uring::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\n{config}");
         let lookup = |reference: &config::Ref| match reference {
