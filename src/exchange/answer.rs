@@ -129,6 +129,13 @@ pub fn frame(head: &mut Buf, body: &mut Buf, framing: Framing, seal: bool) -> Bu
     }
     if !body.is_empty() {
         let (prefix, len) = emit::chunk_prefix(body.len());
+        if !starts && body.prepend(&prefix[..len]) {
+            body.extend(b"\r\n");
+            if seal {
+                body.extend(emit::LAST_CHUNK);
+            }
+            return body.take();
+        }
         out.reserve(len + body.len() + 2 + emit::LAST_CHUNK.len());
         out.extend(&prefix[..len]);
         out.extend(body.as_slice());

@@ -21,6 +21,7 @@ use crate::llm::sink::{Sink, Told};
 use crate::route::Rules;
 use crate::wire::aws_event::{self, Unsound};
 use crate::wire::http1::body::Body;
+use crate::wire::http1::emit;
 use crate::wire::http1::head::{self, ResponseHead};
 use crate::wire::lines;
 use crate::wire::sse::Frame;
@@ -181,6 +182,10 @@ impl Lane {
 
     /// Reads all whole events of `payload` (and of what was torn before it).
     fn pump_events(&mut self, payload: &mut Buf, eof: bool, reads: &Reads<'_>) -> Pumped {
+        if self.held.is_empty() {
+            // What is told goes out as one chunk from where it is written.
+            self.held.leave_gap(emit::CHUNK_PREFIX_MAX);
+        }
         let mut work = if self.torn.is_empty() {
             payload.take()
         } else {

@@ -158,13 +158,13 @@ fn a_client_that_reads_slowly_and_steadily_is_not_gone() {
         let sse = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
         let answer = format!("{sse}{}{end}", event(&"x".repeat(2000)).repeat(6000));
         let provider = Provider::saying(answer);
-        let config = String::from("write_timeout = \"500ms\"\n") + &providers("", &[provider.addr]);
+        let config = String::from("write_timeout = \"1s\"\n") + &providers("", &[provider.addr]);
         let gateway = Gateway::start(driver, &config);
         let mut client = Client::connect(gateway.addr);
         client.send(chat(true, ""));
         let (began, pause) = (Instant::now(), channel::<()>());
-        while began.elapsed() < Duration::from_millis(1500) {
-            client.receive_some(8 * 1024);
+        while began.elapsed() < Duration::from_secs(3) {
+            client.receive_some(16 * 1024);
             // The pace is what is tested.
             let _ = pause.1.recv_timeout(Duration::from_millis(25));
         }

@@ -176,7 +176,6 @@ impl Writer for Chat {
 /// Passes a chunk through: the model's name replaced, repeated finish reasons made null, the rest as
 /// it came.
 pub fn pass(payload: &[u8], model: Option<Span>, repeated: &[Span], sink: &mut Sink<'_>) {
-    sink.out.reserve(payload.len() + sink.shown.len() + 16);
     sink.out.extend(b"data: ");
     let mut spans: SmallVec<[(Span, bool); 2]> =
         repeated.iter().map(|span| (*span, false)).collect();
