@@ -119,7 +119,8 @@ fn ledger() -> Ledger {
 fn streams() -> [(&'static str, &'static str, &'static str); 4] {
     let delta = r#"{"id":"c","object":"chat.completion.chunk","created":7,"model":"up","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}"#;
     let named = r#"{"id":"c","object":"chat.completion.chunk","created":7,"model":"up","choices":[{"index":0,"delta":{"reasoning":" word"},"finish_reason":null}]}"#;
-    let text = r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" word"}}"#;
+    let text =
+        r#"{"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" word"}}"#;
     let part =
         r#"{"candidates":[{"content":{"role":"model","parts":[{"text":" word"}]},"index":0}]}"#;
     let start = r#"{"type":"message_start","message":{"id":"m","content":[],"usage":{}}}"#;

@@ -264,36 +264,20 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
     if object.kind != Kind::Object {
         return None;
     }
-    let number = |of: Value, name: &str| {
-        json::get(bytes, of, name).and_then(|value| json::as_u64(bytes, value))
-    };
-    let detail = |group: &str, name: &str| {
-        let group = json::get(bytes, object, group)?;
-        (group.kind == Kind::Object).then(|| number(group, name)).flatten()
-    };
-    let (prompt, completion) =
-        (number(object, "prompt_tokens"), number(object, "completion_tokens"));
-    let total = number(object, "total_tokens");
-    let standard = (
-        detail("prompt_tokens_details", "cached_tokens"),
-        detail("completion_tokens_details", "reasoning_tokens"),
-    );
-    let cached = standard
-        .0
-        .or_else(|| number(object, "prompt_cache_hit_tokens"))
-        .or_else(|| number(object, "cached_tokens"))
-        .unwrap_or(0);
-    let reasoning = standard.1.or_else(|| number(object, "reasoning_tokens")).unwrap_or(0);
+    let counts = Counts::read(bytes, object);
+    let (prompt, total) = (counts.prompt, counts.total);
+    let cached = counts.cached.or(counts.cache_hits).or(counts.cached_beside).unwrap_or(0);
+    let reasoning = counts.reasoning.or(counts.reasoning_beside).unwrap_or(0);
     let mut usage = Usage {
         prompt: prompt.unwrap_or(0),
-        completion: completion.unwrap_or(0),
+        completion: counts.completion.unwrap_or(0),
         cached,
-        cache_write: detail("prompt_tokens_details", "cache_write_tokens").unwrap_or(0),
+        cache_write: counts.cache_write.unwrap_or(0),
         reasoning,
     };
     let more = total
         .map_or(0, |total| total.saturating_sub(usage.prompt.saturating_add(usage.completion)));
-    let heard = detail("prompt_tokens_details", "audio_tokens").unwrap_or(0);
+    let heard = counts.heard.unwrap_or(0);
     if more > 0 && more == heard {
         usage.prompt += more;
     } else {
@@ -301,9 +285,64 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
     }
     let plain = more == 0
         && prompt.is_some()
-        && cached == standard.0.unwrap_or(0)
-        && reasoning == standard.1.unwrap_or(0);
+        && cached == counts.cached.unwrap_or(0)
+        && reasoning == counts.reasoning.unwrap_or(0);
     Some((usage, plain))
+}
+
+/// The counts of a usage object, by OpenAI's names and by those of vendors, in one pass.
+#[derive(Default)]
+struct Counts {
+    prompt: Option<u64>,
+    completion: Option<u64>,
+    total: Option<u64>,
+    cached: Option<u64>,
+    cache_write: Option<u64>,
+    heard: Option<u64>,
+    reasoning: Option<u64>,
+    /// DeepSeek's name.
+    cache_hits: Option<u64>,
+    /// Moonshot's place.
+    cached_beside: Option<u64>,
+    /// Perplexity's place.
+    reasoning_beside: Option<u64>,
+}
+
+impl Counts {
+    fn read(bytes: &[u8], object: Value) -> Counts {
+        let mut counts = Counts::default();
+        for member in json::members(bytes, object) {
+            let value = member.value;
+            let place = match member.key.of(bytes) {
+                b"prompt_tokens" => &mut counts.prompt,
+                b"completion_tokens" => &mut counts.completion,
+                b"total_tokens" => &mut counts.total,
+                b"prompt_cache_hit_tokens" => &mut counts.cache_hits,
+                b"cached_tokens" => &mut counts.cached_beside,
+                b"reasoning_tokens" => &mut counts.reasoning_beside,
+                b"prompt_tokens_details" if value.kind == Kind::Object => {
+                    for detail in json::members(bytes, value) {
+                        let place = match detail.key.of(bytes) {
+                            b"cached_tokens" => &mut counts.cached,
+                            b"cache_write_tokens" => &mut counts.cache_write,
+                            b"audio_tokens" => &mut counts.heard,
+                            _ => continue,
+                        };
+                        *place = json::as_u64(bytes, detail.value);
+                    }
+                    continue;
+                }
+                b"completion_tokens_details" if value.kind == Kind::Object => {
+                    let thought = json::get(bytes, value, "reasoning_tokens");
+                    counts.reasoning = thought.and_then(|value| json::as_u64(bytes, value));
+                    continue;
+                }
+                _ => continue,
+            };
+            *place = json::as_u64(bytes, value);
+        }
+        counts
+    }
 }
 
 /// The raw contents of a string span, without its quotes.
