@@ -138,6 +138,7 @@ impl Play {
     }
 }
 
+/// One upstream model that every kind can be asked for.
 const CONFIG: &str = "
 [providers.p]
 kind = \"openai\"
