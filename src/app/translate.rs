@@ -144,7 +144,7 @@ const CONFIG: &str = "
 kind = \"openai\"
 base_url = \"http://127.0.0.1:1/v1\"
 [models.model]
-targets = [\"p/model\"]
+targets = [\"p/claude\"]
 ";
 
 fn prepare(order: &Order) -> Option<(Table, Job)> {

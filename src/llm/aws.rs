@@ -118,32 +118,29 @@ fn fault_of_exception(said: &Said) -> Option<Fault> {
 /// What a rejected request is told about, where the status would mislead.
 fn fault_of_text(message: &str) -> Option<Fault> {
     let message = message.to_ascii_lowercase();
-    let tells = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    match () {
-        () if tells(CONTEXT_PHRASES) => Some(Fault::Context),
-        () if tells(POLICY_PHRASES) => Some(Fault::ContentPolicy),
-        () if tells(MODEL_PHRASES) => Some(Fault::NotFound),
-        () => None,
-    }
+    [
+        (CONTEXT_PHRASES, Fault::Context),
+        (POLICY_PHRASES, Fault::ContentPolicy),
+        (MODEL_PHRASES, Fault::NotFound),
+    ]
+    .into_iter()
+    .find(|(phrases, _)| phrases.iter().any(|phrase| message.contains(phrase)))
+    .map(|(_, fault)| fault)
 }
 
 fn fault(status: u16, said: Option<&Said>, surface: Surface) -> Fault {
-    let named = said.and_then(fault_of_exception);
-    let told = said.and_then(|said| fault_of_text(&said.message));
-    match (status, fault_of(status, said, surface)) {
-        // On a path that is passed through, a wrong model is the client's own.
-        (400..500, fault)
-            if surface == Surface::Other
-                && (named == Some(Fault::NotFound) || told == Some(Fault::NotFound)) =>
-        {
-            fault
+    let named = said.and_then(fault_of_exception).filter(|fault| *fault != Fault::Client);
+    let fault = match (named, fault_of(status, said, surface)) {
+        (Some(named), _) => named,
+        (None, Fault::Client) if status == 400 => {
+            said.and_then(|said| fault_of_text(&said.message)).unwrap_or(Fault::Client)
         }
-        (_, fault) if named.is_some_and(|named| named != Fault::Client) => named.unwrap_or(fault),
-        (400, Fault::Client) => told.unwrap_or(Fault::Client),
         // The model's own failure, not the client's.
-        (424, _) => Fault::Unavailable,
-        (_, fault) => fault,
-    }
+        (None, _) if status == 424 => Fault::Unavailable,
+        (None, fault) => fault,
+    };
+    // On a path that is passed through, the model is the client's own.
+    if surface == Surface::Other && fault == Fault::NotFound { Fault::Client } else { fault }
 }
 
 /// An error object's fields, in any of the spellings that are about.
