@@ -22,6 +22,9 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
         Ref::Env(name) => match name.as_str() {
             "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" => "sk-test-1\n",
             "OTHER" | "LOCAL_KEY_A" => "sk-test-2",
+            "AWS_ACCESS_KEY_ID" => "AKID",
+            "AWS_SECRET_ACCESS_KEY" => "aws/secret+\n",
+            "AWS_SESSION_TOKEN" => "aws-token==",
             "EMPTY" => "\r\n",
             "BINARY" => "a\r\nb",
             _ => return Err("is not set".into()),
@@ -108,6 +111,15 @@ fn the_full_file_says_the_defaults() {
     assert_eq!(model.targets[1].settings.first_content_timeout, Some(Ms(5_000)));
     let local = &config.providers[model.targets[1].provider];
     assert_eq!((local.name.as_str(), local.keys.len(), local.ca.is_some()), ("local", 2, true));
+    let bedrock = config.providers.iter().find(|(_, p)| p.kind == Kind::Bedrock).unwrap().1;
+    assert_eq!(bedrock.base.authority(), "bedrock-runtime.us-east-1.amazonaws.com");
+    let aws = bedrock.aws.as_ref().unwrap();
+    assert_eq!(
+        (aws.access_key.expose(), aws.secret_key.expose()),
+        (&b"AKID"[..], &b"aws/secret+"[..])
+    );
+    assert_eq!(aws.session_token.as_ref().unwrap().expose(), b"aws-token==");
+    assert_eq!((aws.region.as_str(), bedrock.keys.len()), ("us-east-1", 0));
     // The hash of "test", which the file gives in hex.
     assert_eq!(config.auth[1].sha256[..4], [0x9f, 0x86, 0xd0, 0x81]);
 }
@@ -249,6 +261,66 @@ fn fallbacks_may_form_a_circle_and_repeat() {
     assert_eq!(names, ["b", "a"], "the order of the file");
     let fallbacks: Vec<_> = config.models.iter().map(|(_, m)| m.fallbacks.clone()).collect();
     assert_eq!(fallbacks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn a_provider_at_aws_has_a_key_or_a_pair() {
+    let load = |lines: &str| {
+        let text = format!("[providers.p]\nkind = \"bedrock\"\n{lines}");
+        let config = load(&text).map_err(|p| self::lines(&p)).unwrap();
+        config.providers.iter().next().unwrap().1.clone()
+    };
+    let key = load("region = \"eu-west-1\"\nkey = \"env:KEY\"\n");
+    assert_eq!(key.base.authority(), "bedrock-runtime.eu-west-1.amazonaws.com");
+    assert!(key.aws.is_none() && key.keys.len() == 1);
+    // Where an address is written, a key needs no region, and a pair is signed for its own.
+    let url = "base_url = \"http://127.0.0.1:4566\"\n";
+    assert!(load(&format!("{url}key = \"env:KEY\"\n")).aws.is_none());
+    let pair = "access_key = \"env:KEY\"\nsecret_key = \"env:OTHER\"\nregion = \"eu-west-1\"\n";
+    let pair = load(&format!("{url}{pair}"));
+    assert_eq!(pair.base.authority(), "127.0.0.1:4566");
+    let aws = pair.aws.as_ref().unwrap();
+    assert!(aws.session_token.is_none() && aws.region == "eu-west-1");
+    let shown = format!("{pair:?}");
+    assert!(!shown.contains("sk-test"), "{shown}");
+}
+
+/// The provider that an environment stands for, and whether it signs.
+fn of_env(set: &[(&str, &str)]) -> Option<(String, String, bool)> {
+    let lookup = |reference: &Ref| match reference {
+        Ref::Env(name) => set
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_bytes().to_vec())
+            .ok_or_else(|| "is not set".to_owned()),
+        Ref::File(_) => Err("no such file".to_owned()),
+    };
+    let config = config::from_env(&lookup).map_err(|p| lines(&p)).unwrap()?;
+    assert_eq!(config.providers.len(), 1);
+    let (_, provider) = config.providers.iter().next().unwrap();
+    Some((provider.name.clone(), provider.base.authority(), provider.aws.is_some()))
+}
+
+#[test]
+fn from_env_enables_bedrock_in_a_region_alone() {
+    let bearer = ("AWS_BEARER_TOKEN_BEDROCK", "token");
+    let region = ("AWS_REGION", "eu-west-1");
+    let (id, secret) = (("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "s"));
+    let here =
+        |signs| Some(("bedrock".into(), "bedrock-runtime.eu-west-1.amazonaws.com".into(), signs));
+    assert_eq!(of_env(&[bearer]), None);
+    assert_eq!(of_env(&[id, secret]), None);
+    assert_eq!(of_env(&[region, id]), None);
+    assert_eq!(of_env(&[region, id, ("AWS_SECRET_ACCESS_KEY", "")]), None);
+    assert_eq!(of_env(&[region]), None);
+    assert_eq!(of_env(&[region, bearer]), here(false));
+    assert_eq!(of_env(&[region, id, secret]), here(true));
+    assert_eq!(of_env(&[region, id, secret, ("AWS_SESSION_TOKEN", "t")]), here(true));
+    // The key is meant for Bedrock alone, the pair for all of AWS.
+    assert_eq!(of_env(&[region, bearer, id, secret]), here(false));
+    let other = ("AWS_DEFAULT_REGION", "eu-west-1");
+    assert_eq!(of_env(&[other, bearer]), here(false));
+    assert_eq!(of_env(&[("AWS_DEFAULT_REGION", "us-east-1"), region, bearer]), here(false));
 }
 
 #[test]

@@ -33,7 +33,7 @@ const FLOORS: &[Floor] = &[
     Floor {
         name: "wire",
         below: &["base"],
-        crates: &["crc32fast", "httparse", "memchr", "simd_json", "smallvec"],
+        crates: &["crc32fast", "hmac", "httparse", "memchr", "sha2", "simd_json", "smallvec"],
         pure: true,
     },
     Floor {

@@ -138,12 +138,13 @@ impl Play {
     }
 }
 
+/// One upstream model that every kind can be asked for.
 const CONFIG: &str = "
 [providers.p]
 kind = \"openai\"
 base_url = \"http://127.0.0.1:1/v1\"
 [models.model]
-targets = [\"p/model\"]
+targets = [\"p/claude\"]
 ";
 
 fn prepare(order: &Order) -> Option<(Table, Job)> {

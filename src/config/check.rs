@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
 
+use super::aws::{self, Given};
 use super::catalog;
 use super::models::{Known, model, passthrough, route};
 use super::raw::{self, Node, Reader, Section};
@@ -56,23 +57,37 @@ pub(super) fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem
 /// Writes the config that the environment stands for and loads it, so that it passes the same checks.
 pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem>> {
     let mut text = String::new();
+    let mut used: Vec<&str> = Vec::new();
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
-        let variable = kind.key_variable();
-        // Set to nothing is how a variable is unset in a container's environment.
-        let is_set = lookup(&Ref::Env(variable.to_owned())).is_ok_and(|value| !value.is_empty());
-        if !is_set {
+        // Of several APIs of one vendor the first is meant.
+        if used.contains(&kind.key_variable()) {
             continue;
         }
+        used.push(kind.key_variable());
+        let Some(credential) = env_credential(*kind, lookup) else { continue };
         if text.is_empty() {
             text = format!("passthrough.provider = \"{name}\"\n");
         }
-        text += &format!("[providers.{name}]\nkind = \"{name}\"\nkey = \"env:{variable}\"\n");
+        text += &format!("[providers.{name}]\nkind = \"{name}\"\n{credential}");
         for entry in catalog::of(*kind) {
             let model = &entry.model;
             text += &format!("[models.{model:?}]\ntargets = [\"{name}/{model}\"]\n");
         }
     }
     if text.is_empty() { Ok(None) } else { load(&text, lookup).map(Some) }
+}
+
+/// The lines that a provider's usual variables stand for; `None` if they are not set.
+fn env_credential(kind: Kind, lookup: Lookup<'_>) -> Option<String> {
+    // Set to nothing is how a variable is unset in a container's environment.
+    let is_set =
+        |name: &str| lookup(&Ref::Env(name.to_owned())).is_ok_and(|value| !value.is_empty());
+    let key = Some(kind.key_variable()).filter(|name| is_set(name));
+    let key = key.map(|name| format!("key = \"env:{name}\"\n"));
+    if !kind.signs() {
+        return key;
+    }
+    aws::env_credential(key, lookup)
 }
 
 /// The entries of a table whose keys are names.
@@ -259,7 +274,7 @@ fn plain_name(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
 const PLAIN_HINT: &str = "letters, digits, - _ and . only, at most 64 of them";
 
 /// Resolves a reference to a secret. What was written is echoed only if it is a reference.
-fn secret(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Secret> {
+pub(super) fn secret(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Secret> {
     let hint = "write \"env:NAME\" or \"file:PATH\"; secrets never stand in the file";
     let value = reader.string(node, hint)?;
     let Some(reference) = text::reference(value) else {
@@ -310,17 +325,24 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
             None
         }
     };
+    let given = Given {
+        kind,
+        key: section.has("key") || section.has("keys"),
+        base_url: section.has("base_url"),
+    };
+    let region = aws::region(reader, &mut section, kind);
     let base = match section.take("base_url") {
         Some(node) => {
             let value = reader.string(&node, "")?;
             text::base_url(value).map_err(|wrong| reader.wrong(&node.place, wrong)).ok()
         }
-        None => kind.and_then(|kind| text::base_url(kind.base_url()).ok()),
+        None => kind.and_then(|kind| aws::base_url(reader, &place, kind, &region)),
     };
     let keys = provider_keys(reader, &mut section);
+    let aws = aws::keys(reader, &mut section, &place, given, &region);
     let ca = section.take("ca").and_then(|node| ca(reader, &node, base.as_ref()));
     let settings = settings::patch(reader, &mut section, Level::Provider);
-    Some(Provider { name, kind: kind?, base: base?, keys, ca, settings })
+    Some(Provider { name, kind: kind?, base: base?, keys, aws, ca, settings })
 }
 
 fn speaks() -> String {

@@ -15,6 +15,7 @@
 //! names are unique, time-outs are above zero, every secret came by reference, and a listener that is
 //! not on loopback has keys.
 
+mod aws;
 pub mod catalog;
 mod check;
 mod models;
@@ -25,9 +26,10 @@ mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::base::ids::{ModelId, ProviderId, Table};
-use crate::base::secret::Secret;
+use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::Ms;
 
 pub use crate::llm::providers::Kind;
@@ -105,6 +107,8 @@ pub struct Provider {
     pub base: BaseUrl,
     /// Credentials, used in turn; empty: requests carry none.
     pub keys: Vec<Secret>,
+    /// What requests are signed with instead.
+    pub aws: Option<Arc<AwsKeys>>,
     /// PEM text of the CA to trust for this provider instead of the built-in roots.
     pub ca: Option<Vec<u8>>,
     /// What it overrides of `[defaults]`.

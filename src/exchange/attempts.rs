@@ -101,6 +101,7 @@ impl Exchange {
             authority: &provider.authority,
             path: &provider.path,
             key: target.key.as_ref(),
+            aws: provider.aws.as_deref(),
             model: &attempt.model,
         };
         lane.stream = Stream::new(provider.kind);

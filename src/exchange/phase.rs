@@ -151,6 +151,8 @@ pub struct Lane {
     /// What the client was told, for answers that are translated.
     pub(super) told: Told,
     pub(super) content_type: Box<[u8]>,
+    /// The name of an error, of providers that have it in a field.
+    pub(super) error_type: Box<[u8]>,
     pub(super) retry_after: Option<crate::base::tick::Ms>,
     /// What would go to the client.
     pub(super) held: Buf,
@@ -203,6 +205,7 @@ impl Lane {
             stream: Stream::default(),
             told: Told::default(),
             content_type: Box::default(),
+            error_type: Box::default(),
             retry_after: None,
             held: Buf::new(),
             events: 0,

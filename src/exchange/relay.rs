@@ -16,7 +16,7 @@ use crate::config::Commit;
 use crate::exchange::ledger::CommittedBy;
 use crate::exchange::phase::{Lane, Pumped, Reading, Stage};
 use crate::llm::event::Mark;
-use crate::llm::provider::{Framing, Named};
+use crate::llm::provider::{Framing, Named, Refusal};
 use crate::llm::sink::{Sink, Told};
 use crate::route::Rules;
 use crate::wire::aws_event::{self, Unsound};
@@ -130,6 +130,9 @@ impl Lane {
         }
         let kind = head.field(bytes, b"content-type").unwrap_or_default();
         self.content_type = kind.iter().copied().take(CONTENT_TYPE_MAX).collect();
+        if let Some(name) = head.field(bytes, b"x-amzn-errortype") {
+            self.error_type = name.iter().copied().take(ERROR_TYPE_MAX).collect();
+        }
         self.retry_after = retry_after(head, bytes, reads.wall);
         let reading = if !good {
             Reading::Error
@@ -395,12 +398,13 @@ impl Lane {
                 Pumped::Good
             }
             Reading::Error => {
-                let mut failure = self.stream.refused(
-                    self.status,
-                    self.retry_after,
-                    self.held.as_slice(),
-                    reads.surface,
-                );
+                let mut failure = self.stream.refused(&Refusal {
+                    status: self.status,
+                    retry_after: self.retry_after,
+                    body: self.held.as_slice(),
+                    error_type: &self.error_type,
+                    surface: reads.surface,
+                });
                 failure.retry_after = failure.retry_after.or(self.retry_after);
                 self.held.clear();
                 Pumped::Bad(failure)
@@ -480,6 +484,8 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 const INTERIM_MAX: usize = 8;
 /// A content type is a few dozen bytes; what is longer is cut.
 const CONTENT_TYPE_MAX: usize = 256;
+/// An exception's name, and an address behind it that nobody needs.
+const ERROR_TYPE_MAX: usize = 128;
 /// After every choice has finished, usage and terminator follow at once or not at all.
 const TAIL: Ms = Ms(2_000);
 /// A day: no provider asks for more, and a wrong clock must not close a target for ever.

@@ -7,7 +7,7 @@
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
-use crate::base::secret::Secret;
+use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
 use crate::llm::request::{Ask, Surface};
@@ -15,6 +15,7 @@ use crate::llm::sink::Sink;
 use crate::wire::aws_event;
 
 /// Where a request goes: one target's address and credential.
+#[derive(Clone, Copy, Default)]
 pub struct Site<'a> {
     /// The `Host` field.
     pub authority: &'a str,
@@ -22,6 +23,8 @@ pub struct Site<'a> {
     pub path: &'a str,
     /// The credential, if the provider wants one.
     pub key: Option<&'a Secret>,
+    /// What the request is signed with, at providers of the kind that has its requests signed.
+    pub aws: Option<&'a AwsKeys>,
     /// The model, in the provider's words.
     pub model: &'a str,
 }
@@ -54,6 +57,7 @@ pub struct Refused {
 }
 
 /// An error response as it came.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Refusal<'a> {
     /// The HTTP status.
     pub status: u16,
@@ -61,6 +65,8 @@ pub struct Refusal<'a> {
     pub retry_after: Option<Ms>,
     /// The body, possibly cut.
     pub body: &'a [u8],
+    /// What `x-amzn-errortype` says; empty without it.
+    pub error_type: &'a [u8],
     /// What was asked: on a path that is passed through, a 404 is the client's own.
     pub surface: Surface,
 }
@@ -95,11 +101,15 @@ pub trait Provider: Default {
     /// As the config's `kind` has it.
     const NAME: &'static str;
 
-    /// The vendor's own base URL, for a provider of the config that names none.
+    /// The vendor's own base URL, for a provider of the config that names none. With `{region}` in it, it
+    /// is one of many, and the config names the region.
     const BASE_URL: &'static str;
 
     /// The environment variable that usually holds the vendor's key.
     const KEY_VARIABLE: &'static str;
+
+    /// Whether requests may be signed with keys of AWS instead of carrying a key.
+    const SIGNS: bool = false;
 
     /// Whether requests can be written for it. A kind that can't is read by `translate` alone, and is
     /// no kind of the config.
@@ -131,7 +141,7 @@ pub trait Provider: Default {
     /// Reads one message of an AWS event stream, whose name stands beside its payload.
     ///
     /// # Errors
-    /// As [`Provider::feed`]; `ErrorEvent` for a message that is an error.
+    /// As [`Provider::feed`]; for a message that is an error, the fault that it names.
     fn feed_named(&mut self, message: &Named<'_>, sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         self.feed(message.payload, sink)
     }

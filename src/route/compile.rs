@@ -72,6 +72,7 @@ impl Maker<'_> {
             endpoint,
             authority: provider.base.authority().into(),
             path: provider.base.path.as_str().into(),
+            aws: provider.aws.clone(),
             budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
             wildcard: Vec::new(),
         });
@@ -208,6 +209,9 @@ impl Maker<'_> {
         let same = |old: &Target| old.name == target.name && old.model == target.model;
         let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
         let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
-        (same_place && old.key == target.key).then(|| old.breaker.clone())
+        let signers =
+            (&previous.providers[old.provider].aws, &self.table.providers[target.provider].aws);
+        let same_key = old.key == target.key && signers.0 == signers.1;
+        (same_place && same_key).then(|| old.breaker.clone())
     }
 }

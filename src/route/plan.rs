@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 use super::budget::Budget;
 use super::health::Breaker;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, Table as Rows, TargetId};
-use crate::base::secret::Secret;
+use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::Ms;
 use crate::config::{Commit, Kind, OnContentPolicy, Settings};
 
@@ -90,6 +90,8 @@ pub struct ProviderRow {
     pub authority: Arc<str>,
     /// The path prefix without trailing slash.
     pub path: Arc<str>,
+    /// What its requests are signed with; its targets have no keys then.
+    pub aws: Option<Arc<AwsKeys>>,
     /// Its extra attempts, shared by all cores and kept over reloads.
     pub budget: Arc<Budget>,
     /// Targets for models that only the request names, one for each key.

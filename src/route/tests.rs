@@ -375,6 +375,24 @@ fn a_reload_keeps_health_where_nothing_changed() {
 }
 
 #[test]
+fn health_belongs_to_the_pair_that_requests_are_signed_with() {
+    let text = "[providers.p]\nkind = \"bedrock\"\nregion = \"us-east-1\"\n\
+                base_url = \"http://127.0.0.1:1\"\naccess_key = \"env:ID\"\nsecret_key = \"env:S1\"\n\
+                [models.m]\ntargets = [\"p/m\"]\n";
+    let old = table(text);
+    let aws = old.providers[old.targets[target(&old, "p/m")].provider].aws.as_ref().unwrap();
+    assert_eq!((aws.access_key.expose(), aws.region.as_str()), (&b"ID"[..], "us-east-1"));
+    assert!(old.targets[target(&old, "p/m")].key.is_none());
+    let breaker = |table: &Table| table.targets[target(table, "p/m")].breaker.clone();
+    for (from, to, same) in
+        [("S1", "S1", true), ("S1", "S2", false), ("us-east-1", "us-east-2", false)]
+    {
+        let new = compile(&load(&text.replace(from, to)), Some(&old)).unwrap();
+        assert_eq!(std::sync::Arc::ptr_eq(&breaker(&old), &breaker(&new)), same, "{from} {to}");
+    }
+}
+
+#[test]
 fn a_name_that_looks_like_a_second_key_is_not_one() {
     let text = "[providers.p]\nkind = \"openai\"\nkeys = [\"env:K1\", \"env:K2\"]\n\
                 [models.m]\ntargets = [\"p/m\"]\n[models.n]\ntargets = [\"p/m#2\"]\n";

@@ -14,6 +14,7 @@
     reason = "a test says what is wrong by failing"
 )]
 
+mod bedrock;
 mod client;
 mod fallback;
 mod http;

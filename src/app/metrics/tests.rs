@@ -31,6 +31,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
                 port: 9,
                 path: String::from("/v1"),
             },
+            aws: None,
             keys: vec![crate::base::secret::Secret::new(*b"sk-very-secret")],
             ca: None,
             settings: Patch::default(),

@@ -178,8 +178,13 @@ mod tests {
         ask.envelope.fields.push(("openai-beta", b"x".to_vec()));
         ask.envelope.fields.push(("traceparent", b"00-1".to_vec()));
         let key = Secret::new(key);
-        let site =
-            Site { authority: "host:1", path: "/v1", key: Some(&key), model: "claude-sonnet-4-5" };
+        let site = Site {
+            authority: "host:1",
+            path: "/v1",
+            key: Some(&key),
+            model: "claude-sonnet-4-5",
+            ..Site::default()
+        };
         let mut out = Buf::new();
         Anthropic::send(&ask, body, &site, UnixMs(0), &mut out)?;
         Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
@@ -258,7 +263,8 @@ mod tests {
         ] {
             let bytes = body.to_string().into_bytes();
             let (retry_after, surface) = (Some(Ms(7)), Surface::Chat);
-            let refusal = Refusal { status, retry_after, body: &bytes, surface };
+            let refusal =
+                Refusal { status, retry_after, body: &bytes, surface, ..Refusal::default() };
             let refused = Anthropic::refuse(&refusal);
             assert_eq!(refused.failure.fault, fault, "{body}");
             assert_eq!(
@@ -267,8 +273,13 @@ mod tests {
             );
             assert!(!refused.said.unwrap().message.is_empty(), "{body}");
         }
-        let refusal =
-            Refusal { status: 413, retry_after: None, body: b"<html>", surface: Surface::Chat };
+        let refusal = Refusal {
+            status: 413,
+            retry_after: None,
+            body: b"<html>",
+            surface: Surface::Chat,
+            ..Refusal::default()
+        };
         let refused = Anthropic::refuse(&refusal);
         assert_eq!((refused.failure.fault, refused.said), (Fault::TooLarge, None));
     }

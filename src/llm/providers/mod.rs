@@ -3,11 +3,11 @@
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
-use crate::base::tick::{Ms, UnixMs};
+use crate::base::tick::UnixMs;
 use crate::llm::errors::said_of_body;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
-use crate::llm::request::{Ask, Surface};
+use crate::llm::request::Ask;
 use crate::llm::sink::Sink;
 
 pub mod anthropic;
@@ -50,6 +50,11 @@ macro_rules! providers {
             /// The base URL of the vendor itself, where a provider of the config names none.
             pub const fn base_url(self) -> &'static str {
                 match self { $(Kind::$kind => <$adapter as Provider>::BASE_URL,)* }
+            }
+
+            /// See [`Provider::SIGNS`].
+            pub const fn signs(self) -> bool {
+                match self { $(Kind::$kind => <$adapter as Provider>::SIGNS,)* }
             }
 
             /// The variable that usually holds the vendor's key.
@@ -193,14 +198,11 @@ macro_rules! providers {
             }
 
             /// Names an error response, and keeps what was said for `said`.
-            pub fn refused(
-                &mut self, status: u16, retry_after: Option<Ms>, body: &[u8], surface: Surface,
-            ) -> Failure {
-                let refusal = Refusal { status, retry_after, body, surface };
+            pub fn refused(&mut self, refusal: &Refusal<'_>) -> Failure {
                 match self {
-                    Stream::Idle => Failure::status(Fault::BadStatus, status),
+                    Stream::Idle => Failure::status(Fault::BadStatus, refusal.status),
                     $(Stream::$kind(adapter) => {
-                        let refused = <$adapter>::refuse(&refusal);
+                        let refused = <$adapter>::refuse(refusal);
                         adapter.keep_said(refused.said);
                         refused.failure
                     })*

@@ -332,7 +332,13 @@ fn refusals_are_told_apart() {
     ] {
         let text = body.to_string();
         let surface = crate::llm::request::Surface::Chat;
-        let refusal = Refusal { status, retry_after: None, body: text.as_bytes(), surface };
+        let refusal = Refusal {
+            status,
+            retry_after: None,
+            body: text.as_bytes(),
+            surface,
+            ..Refusal::default()
+        };
         let refused = Cohere::refuse(&refusal);
         assert_eq!(refused.failure.fault, fault, "{status} {body}");
         assert_eq!(refused.said.unwrap().message, body["message"].as_str().unwrap());

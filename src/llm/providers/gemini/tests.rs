@@ -450,7 +450,13 @@ fn refusals_are_told_apart() {
         (503, error("UNAVAILABLE", "busy"), Fault::Unavailable, None),
     ] {
         let body = body.as_bytes();
-        let refusal = Refusal { status, retry_after: None, body, surface: Surface::Chat };
+        let refusal = Refusal {
+            status,
+            retry_after: None,
+            body,
+            surface: Surface::Chat,
+            ..Refusal::default()
+        };
         let refused = Gemini::refuse(&refusal);
         let failure = refused.failure;
         let seen = (failure.fault, failure.status, failure.retry_after);
@@ -468,7 +474,13 @@ fn a_request_is_written_whole() {
     let mut ask = Ask::read(Surface::Chat, chat.as_bytes()).unwrap();
     ask.envelope.method = "POST";
     let key = Secret::new(b"k1".to_vec());
-    let site = Site { authority: "host:1", path: "/v1beta", model: "gemini-x", key: Some(&key) };
+    let site = Site {
+        authority: "host:1",
+        path: "/v1beta",
+        model: "gemini-x",
+        key: Some(&key),
+        ..Site::default()
+    };
     let mut out = Buf::new();
     Gemini::send(&ask, chat.as_bytes(), &site, UnixMs(0), &mut out).unwrap();
     let sent = String::from_utf8(out.as_slice().to_vec()).unwrap();
@@ -604,7 +616,13 @@ fn noise_never_panics() {
         for payload in &payloads {
             let surface = Surface::Chat;
             let status = 400 + round % 200;
-            Gemini::refuse(&Refusal { status, retry_after: None, body: payload, surface });
+            Gemini::refuse(&Refusal {
+                status,
+                retry_after: None,
+                body: payload,
+                surface,
+                ..Refusal::default()
+            });
         }
     }
 }

@@ -201,13 +201,25 @@ fn refusals_are_told_apart() {
     {
         let body = b"{\"error\":\"model 'x' not found\"}";
         let surface = crate::llm::request::Surface::Chat;
-        let refused = Ollama::refuse(&Refusal { status, retry_after: None, body, surface });
+        let refused = Ollama::refuse(&Refusal {
+            status,
+            retry_after: None,
+            body,
+            surface,
+            ..Refusal::default()
+        });
         assert_eq!(refused.failure.fault, fault, "{status}");
         assert_eq!(refused.said.unwrap().message, "model 'x' not found");
     }
     let body = b"{\"error\":\"prompt too long; exceeded max context length by 7 tokens\"}";
     let surface = crate::llm::request::Surface::Chat;
-    let refused = Ollama::refuse(&Refusal { status: 400, retry_after: None, body, surface });
+    let refused = Ollama::refuse(&Refusal {
+        status: 400,
+        retry_after: None,
+        body,
+        surface,
+        ..Refusal::default()
+    });
     assert_eq!(refused.failure.fault, Fault::Context);
 }
 

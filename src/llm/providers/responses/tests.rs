@@ -604,8 +604,13 @@ fn statuses_and_what_is_said_with_them() {
     ];
     for (status, body, fault) in cases {
         let body = body.to_string();
-        let refusal =
-            Refusal { status, retry_after: None, body: body.as_bytes(), surface: Surface::Chat };
+        let refusal = Refusal {
+            status,
+            retry_after: None,
+            body: body.as_bytes(),
+            surface: Surface::Chat,
+            ..Refusal::default()
+        };
         let refused = Responses::refuse(&refusal);
         assert_eq!((refused.failure.fault, refused.failure.status), (fault, status), "{body}");
     }
@@ -615,7 +620,13 @@ fn statuses_and_what_is_said_with_them() {
 fn flat_errors_and_waits_in_words() {
     let refuse = |status, retry_after, body: &str| {
         let surface = Surface::Chat;
-        Responses::refuse(&Refusal { status, retry_after, body: body.as_bytes(), surface })
+        Responses::refuse(&Refusal {
+            status,
+            retry_after,
+            body: body.as_bytes(),
+            surface,
+            ..Refusal::default()
+        })
     };
     let said = refuse(400, None, r#"{"code":"invalid-argument","error":"No."}"#).said.unwrap();
     assert_eq!((&*said.message, said.code.as_deref()), ("No.", Some("invalid-argument")));
@@ -701,6 +712,7 @@ fn noise_never_panics() {
                 retry_after: None,
                 body: payload,
                 surface: Surface::Chat,
+                ..Refusal::default()
             };
             Responses::refuse(&body);
         }
