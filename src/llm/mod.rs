@@ -2,6 +2,7 @@
 //! understands; between them there is one vocabulary, `event`.
 
 pub mod aws;
+pub mod chat_body;
 pub mod converse;
 pub mod dialects;
 pub mod errors;
