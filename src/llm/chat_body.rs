@@ -54,7 +54,7 @@ pub fn write(prompt: &Prompt, model: &str) -> Result<Map<String, Value>, Fault> 
         [stop] => _ = body.insert("stop".into(), json!(stop)),
         stops => _ = body.insert("stop".into(), json!(stops)),
     }
-    if let Some(effort) = &prompt.effort {
+    if let Some(effort) = prompt.effort.as_deref().or(prompt.budget.map(effort_of)) {
         body.insert("reasoning_effort".into(), json!(effort));
     }
     if let Some(user) = &prompt.user {
@@ -81,6 +81,16 @@ pub fn thinks(model: &str) -> bool {
         whole && number.parse::<u32>().is_ok_and(|number| number >= least)
     };
     numbered("o", 1) || numbered("gpt-", 5)
+}
+
+/// How much thinking a number of tokens is, in the three words that everyone knows.
+fn effort_of(budget: u64) -> &'static str {
+    match budget {
+        0 => "none",
+        ..=4096 => "low",
+        ..=16384 => "medium",
+        _ => "high",
+    }
 }
 
 /// A user's turn: what tools said first, since it must follow the calls; then what the person says, with
@@ -149,10 +159,12 @@ fn assistant(turn: &Turn) -> Result<Option<Value>, Fault> {
         match part {
             Part::Text { .. } => texts.push(part),
             Part::Thought { text, .. } => thoughts.push(text.as_str()),
-            Part::Call { id, name, input } => {
+            Part::Call { id, name, input, .. } => {
                 let function = json!({ "name": name, "arguments": input.to_string() });
                 calls.push(json!({ "id": id, "type": "function", "function": function }));
             }
+            // Only who hid it can read it.
+            Part::Redacted { .. } => {}
             Part::Media(_) | Part::Result { .. } => return Err(Fault::Unsendable),
         }
     }
@@ -195,7 +207,10 @@ fn content(parts: &[&Part]) -> Result<Option<Value>, Fault> {
             }
             Part::Media(media) => content.push(self::media(media)?),
             // None of these is said by a person.
-            Part::Thought { .. } | Part::Call { .. } | Part::Result { .. } => {
+            Part::Thought { .. }
+            | Part::Redacted { .. }
+            | Part::Call { .. }
+            | Part::Result { .. } => {
                 return Err(Fault::Unsendable);
             }
         }

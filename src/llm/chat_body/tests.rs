@@ -262,3 +262,19 @@ fn recorded_requests_keep_their_meaning() {
     eprintln!("{read} read; unreadable {unreadable:#?}; unsendable {unsendable:#?}");
     assert!(read > 10 * (unreadable.len() + unsendable.len()), "{unreadable:?} {unsendable:?}");
 }
+
+#[test]
+fn a_budget_is_an_effort_where_no_word_was_said() {
+    for (effort, budget, want) in [
+        (None, None, json!(null)),
+        (None, Some(0), json!("none")),
+        (None, Some(1024), json!("low")),
+        (None, Some(10_000), json!("medium")),
+        (None, Some(32_000), json!("high")),
+        (Some("max"), Some(1024), json!("max")),
+    ] {
+        let prompt = Prompt { effort: effort.map(str::to_owned), budget, ..Prompt::default() };
+        let body = Value::Object(write(&prompt, "m").unwrap());
+        assert_eq!(body["reasoning_effort"], want, "{budget:?}");
+    }
+}
