@@ -9,6 +9,7 @@ pub mod errors;
 pub mod event;
 pub mod gemini_body;
 pub mod messages;
+pub mod openai;
 pub mod prompt;
 pub mod provider;
 pub mod providers;
