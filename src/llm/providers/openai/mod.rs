@@ -48,8 +48,8 @@ impl Provider for Openai {
     const BASE_URL: &'static str = OPENAI.base_url;
     const KEY_VARIABLE: &'static str = OPENAI.key_variable;
 
-    fn fate(path: &str, model: &str) -> Option<Fate> {
-        Some(OPENAI.fate(path, model))
+    fn judge(body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+        Some(OPENAI.judge(body, model))
     }
 
     fn send(
@@ -129,8 +129,7 @@ impl Provider for Openai {
 /// The body of another dialect's request in the words of this API.
 fn written(vendor: &Vendor, ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
     let mut prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
-    let marks = "messages[].content[].cache_control";
-    if quirks::fate(vendor.rules(true), marks, model) == Fate::Dropped {
+    if vendor.rules(true).any(|rule| rule.path == "messages[].content[].cache_control") {
         forget_marks(&mut prompt);
     }
     let mut body = chat_body::write(&prompt, model)?;
