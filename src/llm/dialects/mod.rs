@@ -2,3 +2,4 @@
 
 pub mod chat;
 pub mod chat_prompt;
+pub mod messages_prompt;

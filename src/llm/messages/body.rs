@@ -152,6 +152,11 @@ fn media(media: &Media) -> Result<Value, Fault> {
     };
     let source = match &media.source {
         Source::Url(url) => json!({ "type": "url", "url": url }),
+        Source::Data(_) if media.mime.starts_with("text/") => {
+            // A document of another type than PDF is told as its text.
+            let text = media.plain().ok_or(Fault::Unsendable)?;
+            json!({ "type": "text", "media_type": "text/plain", "data": text })
+        }
         Source::Data(data) => {
             json!({ "type": "base64", "media_type": media.mime, "data": data })
         }
@@ -159,10 +164,18 @@ fn media(media: &Media) -> Result<Value, Fault> {
         Source::File(_) => return Err(Fault::Unsendable),
     };
     let mut block = json!({ "type": kind, "source": source });
-    if kind == "document"
-        && let Some(name) = &media.name
-    {
-        block["title"] = json!(name);
+    if kind == "document" {
+        for (key, value) in [("title", &media.name), ("context", &media.context)] {
+            if let Some(value) = value {
+                block[key] = json!(value);
+            }
+        }
+        if media.citations {
+            block["citations"] = json!({ "enabled": true });
+        }
+    }
+    if let Some(cache) = &media.cache {
+        block["cache_control"] = cache.clone();
     }
     Ok(block)
 }
