@@ -8,7 +8,10 @@
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value};
 
-use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool, Unreadable};
+use crate::llm::dialects::messages::{OF_CALL, call_id};
+use crate::llm::prompt::{
+    Choice, Family, Format, Media, Part, Prompt, Role, Signature, Source, Tool, Unreadable,
+};
 
 /// Reads a Messages request.
 ///
@@ -64,7 +67,7 @@ fn read_message(prompt: &mut Prompt, message: &Value, at: &str) -> Result<(), Un
         }
         _ => return Err(bad(&format!("{at}.role"), "user or assistant")),
     };
-    let mut parts = blocks(&message["content"], &format!("{at}.content"))?;
+    let mut parts = sign_calls(blocks(&message["content"], &format!("{at}.content"))?);
     for part in &mut parts {
         if let Part::Result { id, name, .. } = part {
             prompt.called(id).unwrap_or_default().clone_into(name);
@@ -72,6 +75,27 @@ fn read_message(prompt: &mut Prompt, message: &Value, at: &str) -> Result<(), Un
     }
     prompt.say(role, parts);
     Ok(())
+}
+
+/// A call's own signature came in a thought before it.
+fn sign_calls(parts: Vec<Part>) -> Vec<Part> {
+    let mut waiting = None;
+    let mut signed = Vec::with_capacity(parts.len());
+    for mut part in parts {
+        match &mut part {
+            Part::Thought { signature: Some(Signature { family, text }), .. }
+                if text.starts_with(OF_CALL) && *family != Family::Anthropic =>
+            {
+                let text = text[OF_CALL.len()..].to_owned();
+                waiting = Some(Signature { family: *family, text });
+                continue;
+            }
+            Part::Call { signature, .. } => *signature = waiting.take(),
+            _ => {}
+        }
+        signed.push(part);
+    }
+    signed
 }
 
 /// A string, or a list of blocks; nothing is no blocks. Empty texts are left out.
@@ -108,26 +132,38 @@ fn read_block(block: &Value, at: &str, parts: &mut Vec<Part>) -> Result<(), Unre
         Some("image") => parts.push(image(block, at)?),
         Some("document") => document(block, at, parts)?,
         Some("search_result") => search_result(block, at, parts)?,
-        Some("thinking") => parts.push(Part::Thought {
-            text: string(block, "thinking", at)?.to_owned(),
-            signature: block["signature"].as_str().filter(|s| !s.is_empty()).map(str::to_owned),
-        }),
+        Some("thinking") => {
+            let text = string(block, "thinking", at)?.to_owned();
+            let signature = block["signature"].as_str().filter(|text| !text.is_empty());
+            let signature = signature.map(|text| Signature::read(text, Family::Anthropic));
+            parts.push(Part::Thought { text, signature });
+        }
+        Some("redacted_thinking") => {
+            parts.push(Part::Redacted { data: string(block, "data", at)?.to_owned() });
+        }
         Some("tool_use") => {
             let input = match &block["input"] {
                 Value::Object(input) => Value::Object(input.clone()),
                 Value::Null => Value::Object(Map::new()),
                 _ => return Err(bad(&format!("{at}.input"), "an object")),
             };
-            let id = string(block, "id", at)?.to_owned();
+            let id = call_id(string(block, "id", at)?);
             let name = string(block, "name", at)?.to_owned();
-            parts.push(Part::Call { id, name, input });
+            parts.push(Part::Call { id, name, input, signature: None });
         }
-        Some("tool_result") => parts.push(Part::Result {
-            id: string(block, "tool_use_id", at)?.to_owned(),
-            name: String::new(),
-            parts: blocks(&block["content"], &format!("{at}.content"))?,
-            is_error: block["is_error"].as_bool().unwrap_or(false),
-        }),
+        Some("tool_result") => {
+            let id = call_id(string(block, "tool_use_id", at)?);
+            let mut said = blocks(&block["content"], &format!("{at}.content"))?;
+            // A marker on the result means all of it, as one on its last part does.
+            if let Some(Part::Text { cache: place, .. } | Part::Media(Media { cache: place, .. })) =
+                said.last_mut()
+                && place.is_none()
+            {
+                *place = cache(block);
+            }
+            let is_error = block["is_error"].as_bool().unwrap_or(false);
+            parts.push(Part::Result { id, name: String::new(), parts: said, is_error });
+        }
         // The server's own account of a conversation that grew too long.
         Some("compaction") => {
             parts.extend(text(block["content"].as_str().unwrap_or_default(), cache(block)));
@@ -143,10 +179,8 @@ fn read_block(block: &Value, at: &str, parts: &mut Vec<Part>) -> Result<(), Unre
 
 /// What Anthropic's own tools did in an earlier turn: nothing that another provider could go on with.
 fn is_servers(kind: &str) -> bool {
-    matches!(
-        kind,
-        "redacted_thinking" | "server_tool_use" | "mcp_tool_use" | "tool_reference" | "fallback"
-    ) || (kind.ends_with("_tool_result") && kind != "tool_result")
+    matches!(kind, "server_tool_use" | "mcp_tool_use" | "tool_reference" | "fallback")
+        || (kind.ends_with("_tool_result") && kind != "tool_result")
 }
 
 fn image(block: &Value, at: &str) -> Result<Part, Unreadable> {
@@ -277,6 +311,7 @@ fn read_thinking(prompt: &mut Prompt, body: &Value) -> Result<(), Unreadable> {
         Some("enabled") => {
             let budget = thinking["budget_tokens"].as_u64();
             let budget = budget.ok_or_else(|| bad("thinking.budget_tokens", "an integer"))?;
+            prompt.budget = Some(budget);
             effort.or(Some(effort_of(budget)))
         }
         _ => return Err(bad("thinking.type", "enabled, adaptive or disabled")),

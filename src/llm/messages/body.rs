@@ -7,7 +7,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
-use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool};
+use crate::llm::prompt::{
+    Choice, Family, Format, Media, Part, Prompt, Role, Signature, Source, Tool,
+};
 
 /// `max_tokens` is required there; this is what models of every age allow.
 const MAX_TOKENS: u64 = 4096;
@@ -122,12 +124,13 @@ fn block(part: &Part) -> Result<Option<Value>, Fault> {
             block
         }
         Part::Media(media) => self::media(media)?,
-        Part::Thought { text, signature: Some(signature) } => {
+        Part::Thought { text, signature } => {
+            // Without its own proof the provider refuses it.
+            let Some(signature) = own_signature(signature.as_ref()) else { return Ok(None) };
             json!({ "type": "thinking", "thinking": text, "signature": signature })
         }
-        // Without its proof the provider refuses it.
-        Part::Thought { .. } => return Ok(None),
-        Part::Call { id, name, input } => {
+        Part::Redacted { data } => json!({ "type": "redacted_thinking", "data": data }),
+        Part::Call { id, name, input, .. } => {
             json!({ "type": "tool_use", "id": id, "name": name, "input": input })
         }
         Part::Result { id, parts, is_error, .. } => {
@@ -269,13 +272,14 @@ fn thinking(prompt: &Prompt, version: Version, body: &mut Map<String, Value>) ->
     }
     let wanted = match effort {
         "none" => return false,
+        _ if prompt.budget.is_some() => prompt.budget.unwrap_or(0).max(BUDGET_MIN),
         "minimal" => BUDGET_MIN,
         "low" => 2 * BUDGET_MIN,
         "medium" => 8 * BUDGET_MIN,
         _ => 16 * BUDGET_MIN,
     };
     let half = prompt.max_tokens.map_or(u64::MAX, |max| (max / 2).max(BUDGET_MIN));
-    let budget = wanted.min(half);
+    let budget = if prompt.budget.is_some() { wanted } else { wanted.min(half) };
     let fits = prompt.max_tokens.is_none_or(|max| budget < max);
     if version < Version::THINKS || forced || !fits || goes_on_without_thoughts(prompt) {
         return false;
@@ -290,9 +294,16 @@ fn thinking(prompt: &Prompt, version: Version, body: &mut Map<String, Value>) ->
 fn goes_on_without_thoughts(prompt: &Prompt) -> bool {
     let [.., before, last] = prompt.turns.as_slice() else { return false };
     let results = last.parts.iter().any(|part| matches!(part, Part::Result { .. }));
-    let signed =
-        before.parts.iter().any(|part| matches!(part, Part::Thought { signature: Some(_), .. }));
+    let signed = before.parts.iter().any(|part| match part {
+        Part::Thought { signature, .. } => own_signature(signature.as_ref()).is_some(),
+        Part::Redacted { .. } => true,
+        _ => false,
+    });
     results && !signed
+}
+
+fn own_signature(signature: Option<&Signature>) -> Option<&str> {
+    signature.and_then(|signature| signature.of(Family::Anthropic))
 }
 
 #[cfg(test)]
