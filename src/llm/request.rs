@@ -132,6 +132,8 @@ pub struct Envelope {
     pub path: String,
     /// Fields that may go upstream: name and value.
     pub fields: SmallVec<[(&'static str, Vec<u8>); 4]>,
+    /// Fields that mean something to Anthropic alone: `anthropic-version`, `anthropic-beta`.
+    pub anthropic: SmallVec<[(&'static str, Vec<u8>); 2]>,
 }
 
 /// What a request asks for.
@@ -249,6 +251,15 @@ impl Ask {
         if !seen.contains(&required) {
             let message = format!("the request must have \"{required}\"");
             return Err(AskFault::new("missing_required_parameter", Some(required), message));
+        }
+        if surface == Surface::Messages {
+            // Its answers always have the counts.
+            self.include_usage = true;
+            if !seen.contains(&"max_tokens") {
+                // In that API's own words.
+                let (param, message) = (Some("max_tokens"), "max_tokens: Field required");
+                return Err(AskFault::new("missing_required_parameter", param, message));
+            }
         }
         Ok(())
     }

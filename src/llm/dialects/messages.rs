@@ -28,10 +28,11 @@ use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine as _};
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
-use crate::llm::dialects::{ErrorReport, Writer};
+use crate::llm::dialects::{ErrorReport, Writer, chat};
 use crate::llm::event::{Finish, Usage};
 use crate::llm::prompt::Family;
 use crate::llm::sink::{Piece, Sink, Told};
+use crate::wire::Span;
 use crate::wire::json::{self, Balance};
 
 /// Writes it.
@@ -254,6 +255,15 @@ impl Writer for Messages {
         out.extend(self.error_body(report).as_bytes());
         out.extend(b"\n\n");
     }
+}
+
+/// Passes an event through under its name: the model's name replaced, the rest as it came.
+pub fn pass(payload: &[u8], name: &[u8], model: Option<Span>, sink: &mut Sink<'_>) {
+    sink.out.extend(b"event: ");
+    // A name with a line end in it would be two lines.
+    sink.out.extend(if name.iter().all(u8::is_ascii_graphic) { name } else { b"unknown" });
+    sink.out.push(b'\n');
+    chat::pass(payload, model, &[], sink);
 }
 
 /// The id of a call as its provider gave it, from what the client gives back.
