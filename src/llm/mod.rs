@@ -5,6 +5,7 @@ pub mod aws;
 pub mod converse;
 pub mod dialects;
 pub mod errors;
+pub mod estimate;
 pub mod event;
 pub mod gemini_body;
 pub mod messages;

@@ -29,6 +29,8 @@ pub enum Surface {
     Chat,
     /// `/v1/messages`
     Messages,
+    /// `/v1/messages/count_tokens`
+    CountTokens,
     /// `/v1/responses`
     Responses,
     /// `/v1/completions`
@@ -52,6 +54,7 @@ impl Surface {
         match self {
             Surface::Chat => "chat",
             Surface::Messages => "messages",
+            Surface::CountTokens => "count_tokens",
             Surface::Responses => "responses",
             Surface::Completions => "completions",
             Surface::Embeddings => "embeddings",
@@ -65,7 +68,7 @@ impl Surface {
     /// What the client speaks there.
     pub const fn dialect(self) -> Dialect {
         match self {
-            Surface::Messages => Dialect::Messages,
+            Surface::Messages | Surface::CountTokens => Dialect::Messages,
             Surface::Responses => Dialect::Responses,
             Surface::Chat
             | Surface::Completions
@@ -239,7 +242,7 @@ impl Ask {
             return Err(AskFault::new("missing_required_parameter", Some("model"), message));
         }
         let required = match surface {
-            Surface::Chat | Surface::Messages => "messages",
+            Surface::Chat | Surface::Messages | Surface::CountTokens => "messages",
             Surface::Embeddings | Surface::Responses => "input",
             // OpenAI gives `prompt` a default, and vendors know other fields in its place.
             Surface::Completions

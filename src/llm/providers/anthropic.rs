@@ -41,7 +41,7 @@ impl Provider for Anthropic {
                 "/messages"
             }
             // The client speaks this API itself.
-            Surface::Messages | Surface::Other => {
+            Surface::Messages | Surface::CountTokens | Surface::Other => {
                 ask.write_edited(body, site.model, &mut told);
                 if let Cow::Owned(cleaned) = messages::own::cleaned(told.as_slice()) {
                     told = Buf::from(cleaned.as_slice());
@@ -145,7 +145,7 @@ fn head(ask: &Ask, site: &Site<'_>, path: &str, length: usize, out: &mut Buf) ->
         out.extend(key);
         out.extend(emit::CRLF);
     }
-    let native = matches!(ask.surface, Surface::Messages | Surface::Other);
+    let native = matches!(ask.surface, Surface::Messages | Surface::CountTokens | Surface::Other);
     let named = |wanted: &str| {
         let mut fields = ask.envelope.anthropic.iter().filter(|_| native);
         fields.find(|(name, _)| *name == wanted).map(|(_, value)| value.as_slice())
