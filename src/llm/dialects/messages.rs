@@ -335,7 +335,10 @@ fn write_head(sink: &mut Sink<'_>) {
 /// By Anthropic's arithmetic: what was read from the cache or written to it stands beside the input.
 fn write_usage(usage: Usage, out: &mut Buf) {
     let Usage { prompt, completion, cached, cache_write, reasoning } = usage;
-    let input = prompt.saturating_sub(cached).saturating_sub(cache_write);
+    // Some vendors tell more cached tokens than tokens.
+    let cached = cached.min(prompt);
+    let cache_write = cache_write.min(prompt - cached);
+    let input = prompt - cached - cache_write;
     // Writing to a Buf can't fail.
     let _ = write!(
         out,
