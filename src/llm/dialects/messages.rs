@@ -61,7 +61,7 @@ enum Open {
     None,
     Text,
     Thinking,
-    /// Its signature has begun.
+    /// It has its signature, and is over.
     Signed,
 }
 
@@ -109,13 +109,11 @@ impl Writer for Messages {
         if choice != 0 {
             return;
         }
-        if sink.told.messages.open != Open::Signed || sink.told.messages.fresh {
-            think(sink);
-        }
-        let goes_on = std::mem::replace(&mut sink.told.messages.open, Open::Signed) == Open::Signed;
-        let tag = if goes_on { "" } else { family.tag_in(Family::Anthropic) };
+        think(sink);
+        sink.told.messages.open = Open::Signed;
+        let tag = Piece::Text(family.tag_in(Family::Anthropic));
         let block = sink.told.messages.next;
-        delta(sink, block, "signature_delta", "signature", &[Piece::Text(tag), signature]);
+        delta(sink, block, "signature_delta", "signature", &[tag, signature]);
     }
 
     fn redacted(&self, sink: &mut Sink<'_>, choice: u32, data: Piece<'_>) {
@@ -483,3 +481,6 @@ pub const OF_CALL: &str = "call:";
 const THINKING: &[u8] = b"{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}";
 /// How this API says that the context window is too small.
 const TOO_LONG: &str = "prompt is too long";
+
+#[cfg(test)]
+mod tests;
