@@ -318,3 +318,112 @@ fn recorded_prompts_are_counted_within_bounds() {
     println!("{within} of {all} are within bounds");
     assert!(within * 10 >= all * 9, "{within} of {all}");
 }
+
+/// Cuts a stream in two at each byte, and ends it there: it is good from the byte on that completes
+/// `last`.
+fn cut_everywhere(api: (&str, &str), stream: &str, last: &str) -> String {
+    let (kind, surface) = known(api.0, api.1).unwrap();
+    let surface = surface_in(surface, Dialect::Messages).unwrap();
+    let order = Order { kind, surface, stream: true, status: 200 };
+    let bytes = stream.as_bytes();
+    let whole = translate(&order, [bytes]);
+    let text = String::from_utf8(whole.body.clone()).unwrap();
+    assert!(whole.good, "{text}");
+    read(&whole, true).unwrap();
+    let ended = stream.find(last).unwrap() + last.len();
+    for at in 0..bytes.len() {
+        let (head, tail) = bytes.split_at(at);
+        assert_eq!(translate(&order, [head, tail]).body, whole.body, "cut at {at}");
+        let headed = translate(&order, [head]);
+        let said = String::from_utf8(headed.body.clone()).unwrap();
+        assert_eq!(headed.good, at >= ended, "ends at {at}");
+        assert_eq!(said.contains("message_stop"), at >= ended, "ends at {at}: {said}");
+        // An error before anything of substance is a plain answer, after it an event.
+        let committed = said.starts_with("event: ");
+        assert!(at >= ended || said.contains("\"type\":\"error\""), "ends at {at}: {said}");
+        read(&headed, committed).unwrap_or_else(|why| panic!("ends at {at}: {why}"));
+    }
+    text
+}
+
+#[test]
+fn a_stream_of_the_same_dialect_passes_however_it_is_cut() {
+    let event = |data: Value| {
+        let name = data["type"].as_str().unwrap();
+        format!("event: {name}\r\ndata: {data}\r\n\r\n")
+    };
+    let delta = |index: u64, kind: &str, key: &str, said: &str| {
+        event(
+            json!({ "type": "content_block_delta", "index": index, "delta": { "type": kind, key: said } }),
+        )
+    };
+    let start = |index: u64, block: Value| {
+        event(json!({ "type": "content_block_start", "index": index, "content_block": block }))
+    };
+    let stop = |index: u64| event(json!({ "type": "content_block_stop", "index": index }));
+    let head = json!({ "type": "message_start", "message": { "id": "msg_1", "type": "message",
+        "role": "assistant", "model": "claude", "content": [], "usage": { "input_tokens": 3 } } });
+    let end = json!({ "type": "message_delta", "delta": { "stop_reason": "pause_turn" }, "usage": { "output_tokens": 4 } });
+    let last = "{\"type\":\"message_stop\"}";
+    let stream = [
+        event(head.clone()),
+        event(json!({ "type": "ping" })),
+        start(0, json!({ "type": "thinking", "thinking": "", "signature": "" })),
+        delta(0, "thinking_delta", "thinking", "\u{17c}\n"),
+        delta(0, "signature_delta", "signature", "sig"),
+        stop(0),
+        event(json!({ "type": "ping" })),
+        start(
+            1,
+            json!({ "type": "server_tool_use", "id": "srvtoolu_1", "name": "web_search", "input": {} }),
+        ),
+        delta(1, "input_json_delta", "partial_json", "{\"query\":1}"),
+        stop(1),
+        start(
+            2,
+            json!({ "type": "web_search_tool_result", "tool_use_id": "srvtoolu_1", "content": [] }),
+        ),
+        stop(2),
+        event(end),
+        format!("event: message_stop\r\ndata: {last}\r\n\r\n"),
+    ];
+    let got = cut_everywhere(("anthropic", "anthropic-messages"), &stream.concat(), last);
+    // As it came, but for line ends, the model's name, and a ping before the answer had begun.
+    let mut want = stream.concat().replace("\r\n", "\n").replace("\"claude\"", "\"model\"");
+    let ping = want.find("event: ping").unwrap();
+    want.replace_range(ping..ping + want[ping..].find("\n\n").unwrap() + 2, "");
+    assert_eq!(got, want);
+}
+
+#[test]
+fn a_stream_of_chat_means_the_same_however_it_is_cut() {
+    let chunk = |delta: Value, finish: Value| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        let chunk = json!({ "id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "up", "choices": [choice] });
+        format!("data: {chunk}\n\n")
+    };
+    let call = |index: u64, id: &str, arguments: &str| {
+        let function = json!({ "name": "f", "arguments": arguments });
+        json!({ "tool_calls": [{ "index": index, "id": id, "type": "function", "function": function }] })
+    };
+    let last = chunk(json!({}), json!("tool_calls"));
+    let stream = [
+        chunk(json!({ "role": "assistant", "content": "" }), json!(null)),
+        chunk(json!({ "reasoning_content": "hm" }), json!(null)),
+        chunk(json!({ "content": "\u{1f986}\n" }), json!(null)),
+        chunk(call(0, "a", "{\"x\":"), json!(null)),
+        chunk(
+            json!({ "tool_calls": [{ "index": 0, "function": { "arguments": "1}" } }] }),
+            json!(null),
+        ),
+        chunk(call(1, "functions.f:1", ""), json!(null)),
+        last.clone(),
+        "data: [DONE]\n\n".to_owned(),
+    ];
+    let got = cut_everywhere(("openai", "openai-chat"), &stream.concat(), last.trim_end());
+    let seen = read(&Translated { body: got.into_bytes(), good: true }, true).unwrap();
+    assert_eq!((seen.reasoning.as_str(), seen.text.as_str()), ("hm", "\u{1f986}\n"));
+    assert_eq!(seen.calls[&0], ("a".into(), "f".into(), "{\"x\":1}".into()));
+    assert_eq!((seen.calls[&1].1.as_str(), seen.calls[&1].2.as_str()), ("f", "{}"));
+    assert_eq!(seen.finish.as_deref(), Some("tool_calls"));
+}
