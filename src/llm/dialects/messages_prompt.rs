@@ -307,14 +307,14 @@ fn read_thinking(prompt: &mut Prompt, body: &Value) -> Result<(), Unreadable> {
     prompt.effort = match thinking["type"].as_str() {
         None if thinking.is_null() => effort,
         Some("disabled") => Some("none"),
-        Some("adaptive") => effort.or(Some("high")),
+        Some("adaptive" | "between_tools") => effort.or(Some("high")),
         Some("enabled") => {
             let budget = thinking["budget_tokens"].as_u64();
             let budget = budget.ok_or_else(|| bad("thinking.budget_tokens", "an integer"))?;
             prompt.budget = Some(budget);
             effort.or(Some(effort_of(budget)))
         }
-        _ => return Err(bad("thinking.type", "enabled, adaptive or disabled")),
+        _ => return Err(bad("thinking.type", "enabled, adaptive, between_tools or disabled")),
     }
     .map(str::to_owned);
     Ok(())
