@@ -6,6 +6,7 @@ pub mod chat_body;
 pub mod converse;
 pub mod dialects;
 pub mod errors;
+pub mod estimate;
 pub mod event;
 pub mod gemini_body;
 pub mod messages;

@@ -9,7 +9,12 @@ fn text(text: &str) -> Part {
 }
 
 fn medium(mime: &str, source: Source, name: Option<&str>) -> Part {
-    Part::Media(Media { mime: mime.into(), source, name: name.map(str::to_owned) })
+    Part::Media(Media {
+        mime: mime.into(),
+        source,
+        name: name.map(str::to_owned),
+        ..Media::default()
+    })
 }
 
 fn data(mime: &str, data: &str) -> Part {
