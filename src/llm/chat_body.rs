@@ -11,8 +11,6 @@
 //!   messages     tool a | tool b | user: "Returned by ...", picture, "so?"
 //! ```
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
@@ -223,7 +221,16 @@ fn content(parts: &[&Part]) -> Result<Option<Value>, Fault> {
                 }
                 content.push(part);
             }
-            Part::Media(media) => content.push(self::media(media)?),
+            Part::Media(media) => {
+                // What is said of a document beside it has no other place.
+                let beside = media.context.as_ref().filter(|context| !context.is_empty());
+                content.extend(beside.map(|text| json!({ "type": "text", "text": text })));
+                let mut part = self::media(media)?;
+                if let Some(cache) = &media.cache {
+                    part["cache_control"] = cache.clone();
+                }
+                content.push(part);
+            }
             // None of these is said by a person.
             Part::Thought { .. }
             | Part::Redacted { .. }
@@ -249,7 +256,7 @@ fn media(media: &Media) -> Result<Value, Fault> {
             let format = audio_format(&media.mime);
             Ok(json!({ "type": "input_audio", "input_audio": { "data": data, "format": format } }))
         }
-        (Source::Data(data), "text") => text_document(data, media.name.as_deref()),
+        (Source::Data(_), "text") => text_document(media),
         (Source::Data(data), "application") => {
             let url = format!("data:{};base64,{data}", media.mime);
             let name = media.name.as_deref().unwrap_or(NO_NAME);
@@ -275,10 +282,9 @@ fn audio_format(mime: &str) -> &str {
 }
 
 /// A document that is plain text is said as text, which every vendor takes.
-fn text_document(data: &str, name: Option<&str>) -> Result<Value, Fault> {
-    let bytes = STANDARD.decode(data).map_err(|_| Fault::Unsendable)?;
-    let text = String::from_utf8(bytes).map_err(|_| Fault::Unsendable)?;
-    let text = match name {
+fn text_document(media: &Media) -> Result<Value, Fault> {
+    let text = media.plain().ok_or(Fault::Unsendable)?;
+    let text = match &media.name {
         Some(name) => format!("{name}:\n\n{text}"),
         None => text,
     };

@@ -307,3 +307,23 @@ fn signed_thoughts_stand_where_openrouter_reads_them() {
         ] })
     );
 }
+
+#[test]
+fn what_is_said_of_a_document_stands_before_it() {
+    let mut media = Media {
+        mime: "text/plain".into(),
+        source: Source::Data("aGk=".into()),
+        context: Some("a letter".into()),
+        cache: Some(json!({ "type": "ephemeral" })),
+        ..Media::default()
+    };
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let mut marked = text("hi");
+    marked["cache_control"] = json!({ "type": "ephemeral" });
+    let content = |media: &Media| {
+        messages(&user(vec![Part::Media(media.clone())])).unwrap()[0]["content"].clone()
+    };
+    assert_eq!(content(&media), json!([text("a letter"), marked]));
+    (media.context, media.cache) = (None, None);
+    assert_eq!(content(&media), json!([text("hi")]));
+}
