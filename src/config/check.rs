@@ -59,8 +59,8 @@ pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem
     let mut text = String::new();
     let mut used: Vec<&str> = Vec::new();
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
-        // Of several APIs of one vendor the first is meant.
-        if used.contains(&kind.key_variable()) {
+        // Some kinds usually want no key, and of several APIs of one vendor the first is meant.
+        if kind.key_variable().is_empty() || used.contains(&kind.key_variable()) {
             continue;
         }
         used.push(kind.key_variable());

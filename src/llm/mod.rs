@@ -3,14 +3,18 @@
 
 pub mod aws;
 pub mod bedrock;
+pub mod chat_body;
 pub mod converse;
 pub mod dialects;
 pub mod errors;
+pub mod estimate;
 pub mod event;
 pub mod gemini_body;
 pub mod messages;
+pub mod openai;
 pub mod prompt;
 pub mod provider;
 pub mod providers;
+pub mod quirks;
 pub mod request;
 pub mod sink;
