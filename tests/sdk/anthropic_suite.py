@@ -222,7 +222,7 @@ class Errors(unittest.TestCase):
                 self.assertEqual(caught.exception.status_code, status)
                 self.assertEqual(caught.exception.body["type"], "error")
                 self.assertEqual(caught.exception.body["error"]["type"], error_type)
-                self.assertTrue(caught.exception.body["request_id"])
+                self.assertEqual(caught.exception.body["request_id"], caught.exception.request_id)
         return caught.exception
 
     def test_keys(self):

@@ -288,17 +288,20 @@ pub fn call_id(id: &str) -> String {
     coded.and_then(|id| String::from_utf8(id).ok()).unwrap_or_else(|| id.to_owned())
 }
 
-/// Writes the id of a call: letters, digits, `_` and `-` are allowed.
+/// The id of a call in the letters that this format allows: letters, digits, `_` and `-`.
+pub fn allowed_call_id(id: &str) -> Cow<'_, str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if id.bytes().all(allowed) {
+        return Cow::Borrowed(id);
+    }
+    Cow::Owned(format!("{CODED}{}", BASE64_URL_SAFE_NO_PAD.encode(id)))
+}
+
 fn write_call_id(id: Piece<'_>, out: &mut Buf) {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     let mut raw = Buf::new();
     id.write(&mut raw);
-    if raw.as_slice().iter().all(allowed) {
-        out.extend(raw.as_slice());
-        return;
-    }
-    out.extend(CODED.as_bytes());
-    out.extend(BASE64_URL_SAFE_NO_PAD.encode(unescaped(raw.as_slice())).as_bytes());
+    let id = unescaped(raw.as_slice());
+    out.extend(allowed_call_id(&id).as_bytes());
 }
 
 /// The text of the inside of a JSON string.
