@@ -348,7 +348,12 @@ fn from_env_serves_the_catalogue_or_nothing() {
 #[test]
 fn a_vendor_needs_only_its_key() {
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
-        let text = format!("[providers.p]\nkind = \"{name}\"\nkey = \"env:KEY\"\n");
+        let mut text = format!("[providers.p]\nkind = \"{name}\"\nkey = \"env:KEY\"\n");
+        // Where a vendor has several places, one must be named.
+        let region = if kind.signs() { "us-east-1" } else { "" };
+        if !region.is_empty() {
+            text += &format!("region = \"{region}\"\n");
+        }
         let config = load(&text).map_err(|p| lines(&p)).unwrap();
         let (_, provider) = config.providers.iter().next().unwrap();
         assert_eq!((provider.kind, provider.kind.name()), (*kind, *name));
@@ -356,7 +361,7 @@ fn a_vendor_needs_only_its_key() {
         let scheme = if base.tls { "https" } else { "http" };
         assert_eq!(
             format!("{scheme}://{}{}", base.authority(), base.path),
-            kind.base_url(),
+            kind.base_url().replace("{region}", region),
             "{name}"
         );
         let variable = kind.key_variable();

@@ -203,7 +203,7 @@ fn what_was_begun_is_cut_in_its_own_words() {
 #[test]
 fn whole_answers_of_another_format_are_messages() {
     let body = json!({ "id": "c1", "object": "chat.completion", "created": 1, "model": "gpt",
-        "choices": [{ "index": 0, "finish_reason": "length", "message": { "role": "assistant", "content": "hello" } }],
+        "choices": [{ "index": 0, "finish_reason": "length", "message": { "role": "assistant", "content": "hello", "reasoning_content": "hm" } }],
         "usage": { "prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7,
             "prompt_tokens_details": { "cached_tokens": 3 } } });
     on_both(|driver| {
@@ -212,7 +212,7 @@ fn whole_answers_of_another_format_are_messages() {
         let gateway = Gateway::start(driver, &config(("openai", &openai), ("openai", &spare)));
         let got = ask(gateway.addr, &sent(&request(false))).json();
         let want = json!({ "id": "msg_c1", "type": "message", "role": "assistant", "model": "m",
-            "content": [{ "type": "text", "text": "hello" }], "stop_reason": "max_tokens",
+            "content": [{ "type": "thinking", "thinking": "hm", "signature": "" }, { "type": "text", "text": "hello" }], "stop_reason": "max_tokens",
             "stop_sequence": null, "usage": { "input_tokens": 2, "cache_creation_input_tokens": 0,
                 "cache_read_input_tokens": 3, "output_tokens": 2 } });
         assert_eq!(got, want, "{driver:?}");

@@ -245,6 +245,7 @@ def run_driver(args, driver, folder):
             "SDK_OPEN": urls["open"],
             "SDK_KEYED": urls["keyed"],
             "SDK_KEY": KEY,
+            "SDK_BIN": args.bin,
             "SDK_LEDGER": str(ledger),
             "SDK_FALLBACKS": json.dumps([*FALLBACKS, "fall-refused"]),
             "SDK_CUTS": json.dumps({name: code for name, (_, code) in CUTS.items()}),

@@ -143,8 +143,6 @@ pub(super) fn strict_calls(choice: &mut Choice, bytes: &[u8], list: Value) -> bo
 
 /// Tells the delta (or message) of one choice anew.
 pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut Sink<'_>) -> bool {
-    let mut substance = false;
-    let mut thought = false;
     let details = json::get(bytes, delta, "reasoning_details");
     let details = details.filter(|details| details.kind == Kind::Array);
     if details.is_some_and(|details| will_sign(bytes, details))
@@ -152,16 +150,21 @@ pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut S
     {
         sink.thought(choice.index);
     }
+    // What was thought comes before what was said, in whatever order they stand.
+    let thoughts = json::members(bytes, delta)
+        .filter(|member| matches!(member.key.of(bytes), b"reasoning_content" | b"reasoning"));
+    let thought = thoughts.filter_map(|member| text(bytes, member.value)).next();
+    let mut substance = thought.is_some();
+    if let Some(thought) = thought {
+        sink.reason(choice.index, Piece::Raw(thought));
+    }
+    if let Some(details) = details {
+        substance |= tell_details(choice, bytes, details, sink);
+    }
     for member in json::members(bytes, delta) {
         let value = member.value;
         match member.key.of(bytes) {
             b"content" => substance |= tell_content(choice.index, bytes, value, sink),
-            b"reasoning_content" | b"reasoning" if !thought => {
-                if let Some(text) = text(bytes, value) {
-                    sink.reason(choice.index, Piece::Raw(text));
-                    (thought, substance) = (true, true);
-                }
-            }
             b"refusal" => {
                 if let Some(text) = text(bytes, value) {
                     sink.refuse(choice.index, Piece::Raw(text));
@@ -185,9 +188,6 @@ pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut S
             }
             _ => {}
         }
-    }
-    if let Some(details) = details {
-        substance |= tell_details(choice, bytes, details, sink);
     }
     substance
 }
