@@ -7,7 +7,7 @@ use crate::client::{Response, ask, post};
 use crate::fallback::{expected, good};
 use crate::rig::{Gateway, Provider, on_both};
 
-const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+pub const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
 fn event(data: Value) -> String {
     format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())
@@ -64,7 +64,7 @@ fn claude(says: String) -> Provider {
     })
 }
 
-fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
+pub fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     let mut text = String::from("[defaults]\nbreaker = \"off\"\n");
     for (name, (kind, provider)) in [("p0", first), ("p1", second)] {
         let addr = provider.addr;
@@ -75,7 +75,7 @@ fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     text + "[models.m]\ntargets = [\"p0/up\", \"p1/up\"]\n"
 }
 
-fn request(stream: bool) -> String {
+pub fn request(stream: bool) -> String {
     let body = json!({
         "model": "m", "messages": [{ "role": "user", "content": "hi" }], "stream": stream,
         "stream_options": { "include_usage": true },
@@ -83,7 +83,7 @@ fn request(stream: bool) -> String {
     post("/v1/chat/completions", "", &body.to_string())
 }
 
-fn chunks(answer: &Response) -> Vec<Value> {
+pub fn chunks(answer: &Response) -> Vec<Value> {
     let text = answer.text();
     let blocks = text.split_terminator("\n\n").map(|block| block.strip_prefix("data: ").unwrap());
     let chunks = blocks.filter(|data| *data != "[DONE]");
