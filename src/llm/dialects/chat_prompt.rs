@@ -73,6 +73,8 @@ const PARAMS: &[&str] = &[
     "repetition_penalty",
     "safe_prompt",
     "prompt_mode",
+    "prediction",
+    "prompt_cache_key",
 ];
 
 fn bad(at: &str, expected: &'static str) -> Unreadable {
