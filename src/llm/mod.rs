@@ -14,5 +14,6 @@ pub mod post;
 pub mod prompt;
 pub mod provider;
 pub mod providers;
+pub mod quirks;
 pub mod request;
 pub mod sink;
