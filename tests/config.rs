@@ -21,6 +21,7 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
     let value = match reference {
         Ref::Env(name) => match name.as_str() {
             "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" => "sk-test-1\n",
+            "COHERE_KEY" | "MISTRAL_KEY" => "sk-test-4",
             "OTHER" | "LOCAL_KEY_A" => "sk-test-2",
             "EMPTY" => "\r\n",
             "BINARY" => "a\r\nb",

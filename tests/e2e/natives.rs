@@ -1,4 +1,4 @@
-//! Cohere and Ollama, each with an API of its own: whole and streamed, with tools, taking over and taken
+//! Cohere and Ollama, each with an API of its own, and Mistral, with one that is nearly OpenAI's: whole and streamed, with tools, taking over and taken
 //! over from, and cut after text.
 
 use serde_json::{Value, json};
@@ -95,6 +95,42 @@ fn ollama() -> Native {
     }
 }
 
+fn mistral() -> Native {
+    let event = |delta: Value, finish: Value, usage: Value| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        let data = json!({ "id": "m1", "object": "chat.completion.chunk", "created": 7, "model": "up",
+            "choices": [choice], "usage": usage });
+        format!("data: {data}\n\n")
+    };
+    let none = Value::Null;
+    let usage = json!({ "prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14 });
+    let thinking = json!({ "type": "thinking", "thinking": [{ "type": "text", "text": "hm" }] });
+    let both = json!([thinking, { "type": "text", "text": "hello from p0 \u{fc}" }]);
+    let call = json!({ "id": "abcDEF123", "index": 0, "function": { "name": "f", "arguments": "{\"x\":1}" } });
+    let last = event(json!({ "content": "" }), json!("tool_calls"), usage.clone());
+    Native {
+        kind: "mistral",
+        line: "POST /v1/chat/completions HTTP/1.1\r\n",
+        head: SSE,
+        events: vec![
+            event(json!({ "role": "assistant", "content": "" }), none.clone(), none.clone()),
+            event(json!({ "content": both }), none.clone(), none.clone()),
+            event(json!({ "content": "", "tool_calls": [call] }), none.clone(), none.clone()),
+            format!("{last}data: [DONE]\n\n"),
+        ],
+        whole: json!({ "id": "m1", "object": "chat.completion", "created": 7, "model": "up", "usage": usage,
+            "choices": [{ "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": "hello" } }] }),
+        asked: |body| {
+            assert_eq!((&body["tool_choice"], &body["max_tokens"]), (&json!("none"), &json!(64)));
+            assert_eq!((&body["top_p"], &body["stop"]), (&json!(0.5), &json!("x")));
+            assert!(body.get("user").is_none(), "{body}");
+            let id = &body["messages"][1]["tool_calls"][0]["id"];
+            assert_eq!(id.as_str().map(str::len), Some(9));
+            assert_eq!(body["messages"][2]["tool_call_id"], *id);
+        },
+    }
+}
+
 impl Native {
     /// One that answers `says` to the plain request, and checks what it is asked.
     fn start(&self, says: String) -> Provider {
@@ -142,7 +178,7 @@ fn json_answer(body: &Value) -> String {
 
 fn on_each(test: impl Fn(&Native, Driver, &str)) {
     on_both(|driver| {
-        for native in [cohere(), ollama()] {
+        for native in [cohere(), ollama(), mistral()] {
             test(&native, driver, &format!("{} {driver:?}", native.kind));
         }
     });
@@ -257,6 +293,10 @@ fn what_a_native_can_not_say_goes_to_the_next_target() {
         json!({ "model": "m", "stream": true, "messages": [{ "role": "user", "content": [url] }] });
     let request = post("/v1/chat/completions", "", &body.to_string());
     on_each(|native, driver, case| {
+        if native.kind == "mistral" {
+            // It hears.
+            return;
+        }
         let never = Provider::start(|_| panic!("this request can't be sent here"));
         let openai = Provider::saying(good("p1"));
         let gateway = Gateway::start(driver, &config((native.kind, &never), ("openai", &openai)));
