@@ -109,9 +109,9 @@ pub trait Provider: Default {
     /// How its streams are framed.
     const FRAMING: Framing = Framing::Sse;
 
-    /// How a parameter of a chat request fares with a model: a path as in `messages[].name`. `None`: this
-    /// adapter does not tell.
-    fn fate(_path: &str, _model: &str) -> Option<Fate> {
+    /// How the parameters of a chat client's body fare with a model: the paths, as `messages[].name`, of
+    /// those that are not passed as they came. `None`: this adapter does not tell.
+    fn judge(_body: &[u8], _model: &str) -> Option<Vec<(&'static str, Fate)>> {
         None
     }
 

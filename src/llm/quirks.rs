@@ -96,7 +96,7 @@ impl Rule {
         self.only.is_none_or(|only| only(model))
     }
 
-    /// How the parameter fares, at worst.
+    /// How the parameter fares at worst, whatever its value.
     pub const fn fate(&self) -> Fate {
         match self.verdict {
             Verdict::Drop => Fate::Dropped,
@@ -126,12 +126,13 @@ pub fn fit<'r>(
     if top.kind != Kind::Object {
         return Err(Fault::Unsendable);
     }
-    let rules = rules.into_iter().filter(|rule| rule.holds(model));
-    let rules: Places<'_> = rules.chain(ROUTING).map(|rule| (rule.path, rule)).collect();
-    let mut edits = SmallVec::new();
+    let mut walk = Walk::over(body, top, rules, model);
+    if walk.judged.iter().any(|(_, fate)| *fate == Fate::Incompatible) {
+        return Err(Fault::Unsendable);
+    }
     let named = json::get(body, top, "model").filter(|value| value.kind == Kind::String);
-    edits.extend(named.map(|value| Edit::Model(value.span.into())));
-    object(body, top, &rules, &mut edits)?;
+    walk.edits.extend(named.map(|value| Edit::Model(value.span.into())));
+    let mut edits = walk.edits;
     edits.sort_by_key(|edit| (edit.range().start, std::cmp::Reverse(edit.range().end)));
     // What lies inside of a cut is gone with it.
     let mut end = 0;
@@ -145,6 +146,19 @@ pub fn fit<'r>(
     Ok(edits)
 }
 
+/// How the parameters of a chat body fare: each that is not passed as it came, by its rule's path. Empty
+/// for what is no JSON object.
+pub fn judge<'r>(
+    body: &[u8],
+    rules: impl IntoIterator<Item = &'r Rule>,
+    model: &str,
+) -> Vec<(&'static str, Fate)> {
+    match json::document(body) {
+        Ok(top) if top.kind == Kind::Object => Walk::over(body, top, rules, model).judged,
+        _ => Vec::new(),
+    }
+}
+
 /// Rules with what is left of their paths.
 type Places<'r> = SmallVec<[(&'r str, &'r Rule); 8]>;
 
@@ -154,96 +168,125 @@ enum Act {
     Cut,
     Name(&'static str),
     Say(Vec<u8>),
+    Never,
 }
 
-fn object(
-    body: &[u8],
-    value: Value,
-    rules: &Places<'_>,
-    edits: &mut SmallVec<[Edit; 4]>,
-) -> Result<(), Fault> {
-    let members: SmallVec<[Member; 16]> = json::members(body, value).collect();
-    let mut cuts: SmallVec<[usize; 4]> = SmallVec::new();
-    for (index, member) in members.iter().enumerate() {
-        let name = member.name(body);
-        let (mut below, mut over) = (Places::new(), false);
-        for (path, rule) in rules {
-            let (head, rest) = path.split_at(path.find(['.', '[']).unwrap_or(path.len()));
-            if head != name || over {
-                continue;
+/// One way through a body.
+struct Walk<'b> {
+    body: &'b [u8],
+    edits: SmallVec<[Edit; 4]>,
+    judged: Vec<(&'static str, Fate)>,
+}
+
+impl<'b> Walk<'b> {
+    fn over<'r>(
+        body: &'b [u8],
+        top: Value,
+        rules: impl IntoIterator<Item = &'r Rule>,
+        model: &str,
+    ) -> Walk<'b> {
+        let rules = rules.into_iter().filter(|rule| rule.holds(model));
+        let rules: Places<'_> = rules.chain(ROUTING).map(|rule| (rule.path, rule)).collect();
+        let mut walk = Walk { body, edits: SmallVec::new(), judged: Vec::new() };
+        walk.object(top, &rules);
+        walk
+    }
+
+    /// Applies rules to the members of an object. The depth is that of the longest path.
+    fn object(&mut self, value: Value, rules: &Places<'_>) {
+        let members: SmallVec<[Member; 16]> = json::members(self.body, value).collect();
+        let mut cuts: SmallVec<[usize; 4]> = SmallVec::new();
+        for (index, member) in members.iter().enumerate() {
+            let name = member.name(self.body);
+            let (mut below, mut over) = (Places::new(), false);
+            for (path, rule) in rules {
+                let (head, rest) = path.split_at(path.find(['.', '[']).unwrap_or(path.len()));
+                if head != name || over {
+                    continue;
+                }
+                if !rest.is_empty() {
+                    below.push((rest.trim_start_matches('.'), rule));
+                    continue;
+                }
+                let act = act(self.body, member, &members, rule);
+                self.note(rule, &act);
+                match act {
+                    Act::Keep | Act::Never => {}
+                    Act::Cut => {
+                        cuts.push(index);
+                        over = true;
+                    }
+                    Act::Name(to) => {
+                        let others = members.iter().enumerate();
+                        let others = others.filter(|(_, other)| other.is(self.body, to));
+                        cuts.extend(others.map(|(index, _)| index));
+                        self.edits.push(Edit::Put(quoted(member), string(to)));
+                    }
+                    Act::Say(bytes) => {
+                        self.edits.push(Edit::Put(member.value.span.into(), bytes));
+                        over = true;
+                    }
+                }
             }
-            if !rest.is_empty() {
-                below.push((rest.trim_start_matches('.'), rule));
-                continue;
-            }
-            match act(body, member, &members, rule)? {
-                Act::Keep => {}
-                Act::Cut => {
-                    cuts.push(index);
-                    over = true;
-                }
-                Act::Name(to) => {
-                    let others = members.iter().enumerate().filter(|(_, m)| m.is(body, to));
-                    cuts.extend(others.map(|(index, _)| index));
-                    edits.push(Edit::Put(quoted(member), string(to)));
-                }
-                Act::Say(bytes) => {
-                    edits.push(Edit::Put(member.value.span.into(), bytes));
-                    over = true;
-                }
+            if !over && !below.is_empty() {
+                self.inside(member.value, &below);
             }
         }
-        if !over && !below.is_empty() {
-            inside(body, member.value, &below, edits)?;
+        cuts.sort_unstable();
+        cuts.dedup();
+        cut_members(&members, &cuts, &mut self.edits);
+    }
+
+    /// Applies rules to what a member holds.
+    fn inside(&mut self, value: Value, rules: &Places<'_>) {
+        match value.kind {
+            Kind::Object => {
+                let rules = rules.iter().filter(|(path, _)| !path.starts_with("[]"));
+                self.object(value, &rules.copied().collect());
+            }
+            Kind::Array => {
+                let rules: Places<'_> = rules
+                    .iter()
+                    .filter_map(|(path, rule)| Some((path.strip_prefix("[].")?, *rule)))
+                    .collect();
+                let body = self.body;
+                for item in json::items(body, value).filter(|item| item.kind == Kind::Object) {
+                    self.object(item, &rules);
+                }
+            }
+            Kind::Null | Kind::True | Kind::False | Kind::Number | Kind::String => {}
         }
     }
-    cuts.sort_unstable();
-    cuts.dedup();
-    cut_members(&members, &cuts, edits);
-    Ok(())
-}
 
-/// Applies rules to what a member holds.
-fn inside(
-    body: &[u8],
-    value: Value,
-    rules: &Places<'_>,
-    edits: &mut SmallVec<[Edit; 4]>,
-) -> Result<(), Fault> {
-    match value.kind {
-        Kind::Object => {
-            let rules = rules.iter().filter(|(path, _)| !path.starts_with("[]"));
-            object(body, value, &rules.copied().collect(), edits)
+    fn note(&mut self, rule: &Rule, act: &Act) {
+        let fate = match act {
+            Act::Keep => return,
+            Act::Cut => Fate::Dropped,
+            Act::Name(_) | Act::Say(_) => Fate::Adapted,
+            Act::Never => Fate::Incompatible,
+        };
+        let routing = ROUTING.iter().any(|known| known.path == rule.path);
+        if !routing && !self.judged.contains(&(rule.path, fate)) {
+            self.judged.push((rule.path, fate));
         }
-        Kind::Array => {
-            let rules: Places<'_> = rules
-                .iter()
-                .filter_map(|(path, rule)| Some((path.strip_prefix("[].")?, *rule)))
-                .collect();
-            for item in json::items(body, value).filter(|item| item.kind == Kind::Object) {
-                object(body, item, &rules, edits)?;
-            }
-            Ok(())
-        }
-        Kind::Null | Kind::True | Kind::False | Kind::Number | Kind::String => Ok(()),
     }
 }
 
-fn act(body: &[u8], member: &Member, members: &[Member], rule: &Rule) -> Result<Act, Fault> {
+fn act(body: &[u8], member: &Member, members: &[Member], rule: &Rule) -> Act {
     let value = member.value;
     match rule.verdict {
-        Verdict::Drop => Ok(Act::Cut),
-        Verdict::Refuse if asks_for_nothing(body, member) => Ok(Act::Cut),
-        Verdict::Refuse => Err(Fault::Unsendable),
-        Verdict::Rename(_) if value.is_null() => Ok(Act::Cut),
-        Verdict::Rename(to) => Ok(Act::Name(to)),
+        Verdict::Drop => Act::Cut,
+        Verdict::Refuse if asks_for_nothing(body, member) => Act::Cut,
+        Verdict::Refuse => Act::Never,
+        Verdict::Rename(_) if value.is_null() => Act::Cut,
+        Verdict::Rename(to) => Act::Name(to),
         Verdict::Words(words) => {
             let word = words.iter().find(|(word, _)| json::str_eq(body, value, word));
-            Ok(match word {
+            match word {
                 None => Act::Keep,
                 Some((_, "")) => Act::Cut,
                 Some((_, other)) => Act::Say(string(other)),
-            })
+            }
         }
         Verdict::Only { words, other } => {
             let known = match value.kind {
@@ -251,14 +294,14 @@ fn act(body: &[u8], member: &Member, members: &[Member], rule: &Rule) -> Result<
                 Kind::String => words.iter().any(|word| json::str_eq(body, value, word)),
                 Kind::True | Kind::False | Kind::Number | Kind::Array | Kind::Object => other,
             };
-            if known { Ok(Act::Keep) } else { Err(Fault::Unsendable) }
+            if known { Act::Keep } else { Act::Never }
         }
         Verdict::Few(most) => match json::items(body, value).count() {
-            count if count > most => Err(Fault::Unsendable),
-            _ => Ok(Act::Keep),
+            count if count > most => Act::Never,
+            _ => Act::Keep,
         },
-        Verdict::Flat => Ok(flat(body, value).map_or(Act::Keep, Act::Say)),
-        Verdict::Count(neighbour) => Ok(match value.kind {
+        Verdict::Flat => flat(body, value).map_or(Act::Keep, Act::Say),
+        Verdict::Count(neighbour) => match value.kind {
             Kind::True => {
                 let count = members.iter().find(|member| member.is(body, neighbour));
                 let count = count.and_then(|member| json::as_u64(body, member.value));
@@ -266,7 +309,7 @@ fn act(body: &[u8], member: &Member, members: &[Member], rule: &Rule) -> Result<
             }
             Kind::False => Act::Cut,
             Kind::Null | Kind::Number | Kind::String | Kind::Array | Kind::Object => Act::Keep,
-        }),
+        },
     }
 }
 
@@ -274,9 +317,10 @@ fn act(body: &[u8], member: &Member, members: &[Member], rule: &Rule) -> Result<
 fn asks_for_nothing(body: &[u8], member: &Member) -> bool {
     let value = member.value;
     match value.kind {
-        Kind::Null | Kind::False => true,
+        Kind::Null => true,
         // Several calls at once is what is done unasked.
         Kind::True => member.is(body, "parallel_tool_calls"),
+        Kind::False => !member.is(body, "parallel_tool_calls"),
         Kind::Number => {
             let least = u64::from(member.is(body, "n"));
             json::as_u64(body, value).is_some_and(|number| number <= least)
@@ -313,12 +357,6 @@ fn string(text: &str) -> Vec<u8> {
     let mut out = Buf::new();
     json::write_string(&mut out, text);
     out.as_slice().to_vec()
-}
-
-/// How a parameter fares with a vendor whose rules these are, at worst; `path` as a rule has it.
-pub fn fate<'r>(rules: impl IntoIterator<Item = &'r Rule>, path: &str, model: &str) -> Fate {
-    let rules = rules.into_iter().filter(|rule| rule.path == path && rule.holds(model));
-    rules.map(Rule::fate).max_by_key(|fate| *fate as u8).unwrap_or(Fate::Passed)
 }
 
 #[cfg(test)]

@@ -76,11 +76,11 @@ macro_rules! providers {
         }
 
         impl Kind {
-            /// See [`Provider::fate`].
-            pub fn fate(self, path: &str, model: &str) -> Option<Fate> {
+            /// See [`Provider::judge`].
+            pub fn judge(self, body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
                 match self {
-                    $(Kind::$kind => <$adapter as Provider>::fate(path, model),)*
-                    Kind::Like(vendor) => Some(vendor.row().fate(path, model)),
+                    $(Kind::$kind => <$adapter as Provider>::judge(body, model),)*
+                    Kind::Like(vendor) => Some(vendor.row().judge(body, model)),
                 }
             }
         }

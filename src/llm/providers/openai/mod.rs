@@ -48,8 +48,8 @@ impl Provider for Openai {
     const BASE_URL: &'static str = OPENAI.base_url;
     const KEY_VARIABLE: &'static str = OPENAI.key_variable;
 
-    fn fate(path: &str, model: &str) -> Option<Fate> {
-        Some(OPENAI.fate(path, model))
+    fn judge(body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+        Some(OPENAI.judge(body, model))
     }
 
     fn send(
@@ -71,7 +71,8 @@ impl Provider for Openai {
         out: &mut Buf,
     ) -> Result<(), Fault> {
         if ask.surface.dialect() != Dialect::Chat {
-            let body = written(self.vendor, ask, body, site.model)?;
+            let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+            let body = written(self.vendor, prompt, ask.stream, site.model)?;
             let edits = quirks::fit(&body, self.vendor.rules(true), site.model)?;
             return request(ask, ("POST", "/chat/completions"), &body, &edits, site, out);
         }
@@ -127,15 +128,18 @@ impl Provider for Openai {
 }
 
 /// The body of another dialect's request in the words of this API.
-fn written(vendor: &Vendor, ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
-    let mut prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
-    let marks = "messages[].content[].cache_control";
-    if quirks::fate(vendor.rules(true), marks, model) == Fate::Dropped {
+fn written(
+    vendor: &Vendor,
+    mut prompt: Prompt,
+    stream: bool,
+    model: &str,
+) -> Result<Vec<u8>, Fault> {
+    if vendor.rules(true).any(|rule| rule.path == "messages[].content[].cache_control") {
         forget_marks(&mut prompt);
     }
     let mut body = chat_body::write(&prompt, model)?;
     body.insert(String::from("model"), model.into());
-    if ask.stream {
+    if stream {
         body.insert(String::from("stream"), true.into());
         // The other dialects tell the counts unasked.
         body.insert(String::from("stream_options"), serde_json::json!({ "include_usage": true }));

@@ -31,9 +31,9 @@ impl Vendor {
         self.rules.iter().copied().flatten().chain(more)
     }
 
-    /// How a chat client's parameter fares with a model of this vendor.
-    pub fn fate(&self, path: &str, model: &str) -> Fate {
-        quirks::fate(self.rules(false), path, model)
+    /// How the parameters of a chat client's body fare with a model of this vendor.
+    pub fn judge(&self, body: &[u8], model: &str) -> Vec<(&'static str, Fate)> {
+        quirks::judge(body, self.rules(false), model)
     }
 }
 
