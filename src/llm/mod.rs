@@ -17,3 +17,4 @@ pub mod providers;
 pub mod quirks;
 pub mod request;
 pub mod sink;
+pub mod turns;

@@ -7,13 +7,14 @@
 //!
 //! What the format has no place for is dropped (the user's name, logit_bias, parallel_tool_calls);
 //! numbers beyond what it allows are brought inside. What would change the meaning of the answer makes
-//! the request unsendable: several choices, sound and documents among the parts, a picture from a tool, a
-//! form of the answer together with tools or documents.
+//! the request unsendable: several choices, sound and documents among the parts, a form of the answer
+//! together with tools or documents.
 
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
 use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool};
+use crate::llm::turns;
 
 /// Writes the body for `model`, without `model` and `stream`.
 ///
@@ -53,15 +54,10 @@ pub fn write(prompt: &Prompt, model: &str) -> Result<Map<String, Value>, Fault> 
 
 /// Results of tools, each a message, then what the user says.
 fn user(parts: &[Part], messages: &mut Vec<Value>) -> Result<(), Fault> {
-    let mut said = Vec::new();
-    for part in parts {
-        match part {
-            Part::Result { id, parts, is_error, .. } => {
-                let content = result(parts, *is_error)?;
-                messages.push(json!({ "role": "tool", "tool_call_id": id, "content": content }));
-            }
-            part => said.push(part.clone()),
-        }
+    let (returned, said) = turns::split(parts);
+    for tool in returned {
+        let content = result(&tool.parts, tool.is_error);
+        messages.push(json!({ "role": "tool", "tool_call_id": tool.id, "content": content }));
     }
     if !said.is_empty() {
         messages.push(json!({ "role": "user", "content": content(&said)? }));
@@ -143,26 +139,23 @@ fn assistant(parts: &[Part], thinks: bool) -> Result<Option<Value>, Fault> {
 
 /// What a tool said. Flat objects, alone or in a list, go as documents, which the model can cite; all
 /// else is text, and so is what went wrong.
-fn result(parts: &[Part], is_error: bool) -> Result<Value, Fault> {
+fn result(parts: &[Part], is_error: bool) -> Value {
     let mut items = Vec::new();
     if is_error {
         items.push(json!({ "type": "text", "text": FAILED }));
     }
     for part in parts {
-        match part {
-            Part::Text { text, .. } => match documents(text).filter(|_| !is_error) {
-                Some(documents) => items.extend(documents.into_iter().map(document)),
-                None => items.push(json!({ "type": "text", "text": text })),
-            },
-            // A picture has no place in a result.
-            _ => return Err(Fault::Unsendable),
+        let Part::Text { text, .. } = part else { continue };
+        match documents(text).filter(|_| !is_error) {
+            Some(documents) => items.extend(documents.into_iter().map(document)),
+            None => items.push(json!({ "type": "text", "text": text })),
         }
     }
-    Ok(match items.as_slice() {
+    match items.as_slice() {
         [] => json!(""),
         [one] if one["type"] == "text" => one["text"].clone(),
         _ => Value::Array(items),
-    })
+    }
 }
 
 fn documents(text: &str) -> Option<Vec<Map<String, Value>>> {

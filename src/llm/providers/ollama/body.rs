@@ -15,6 +15,7 @@ use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
 use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool};
+use crate::llm::turns;
 
 /// Writes the body for `model`, without `model` and `stream`.
 ///
@@ -63,29 +64,21 @@ pub fn write(prompt: &Prompt, model: &str) -> Result<Map<String, Value>, Fault> 
 
 /// Results of tools, each a message, then what the user says.
 fn user(parts: &[Part], messages: &mut Vec<Value>) -> Result<(), Fault> {
-    let mut rest = Vec::new();
-    for part in parts {
-        match part {
-            Part::Result { id, name, parts, is_error } => {
-                let mut message = said("tool", parts)?;
-                if message.get("images").is_some() {
-                    return Err(Fault::Unsendable);
-                }
-                if *is_error {
-                    let text = message["content"].as_str().unwrap_or_default();
-                    message["content"] = json!(format!("{FAILED}{text}"));
-                }
-                if !name.is_empty() {
-                    message["tool_name"] = json!(name);
-                }
-                // Older servers go by the name alone.
-                if !id.is_empty() {
-                    message["tool_call_id"] = json!(id);
-                }
-                messages.push(message);
-            }
-            part => rest.push(part.clone()),
+    let (returned, rest) = turns::split(parts);
+    for tool in returned {
+        let mut message = said("tool", &tool.parts)?;
+        if tool.is_error {
+            let text = message["content"].as_str().unwrap_or_default();
+            message["content"] = json!(format!("{FAILED}{text}"));
         }
+        if !tool.name.is_empty() {
+            message["tool_name"] = json!(tool.name);
+        }
+        // Older servers go by the name alone.
+        if !tool.id.is_empty() {
+            message["tool_call_id"] = json!(tool.id);
+        }
+        messages.push(message);
     }
     if !rest.is_empty() {
         messages.push(said("user", &rest)?);

@@ -130,6 +130,25 @@ fn results_are_documents_where_they_are_flat_objects() {
 }
 
 #[test]
+fn pictures_of_tools_and_documents_of_text_are_said_by_the_user() {
+    let url = json!({ "url": "data:image/png;base64,QQ==" });
+    let image = json!({ "type": "image_url", "image_url": url });
+    let notes = json!({ "type": "file", "file": { "file_data": "data:text/plain;base64,SGk=" } });
+    let got = body(json!({ "messages": [
+        { "role": "tool", "tool_call_id": "c", "content": [{ "type": "text", "text": "7" }, image] },
+        { "role": "user", "content": [notes] },
+    ] }))
+    .unwrap();
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let said = json!([text("Returned by a tool (call c):"), image, text("Hi")]);
+    let expected = json!([
+        { "role": "tool", "tool_call_id": "c", "content": "7" },
+        { "role": "user", "content": said },
+    ]);
+    assert_eq!(got, json!({ "messages": expected }));
+}
+
+#[test]
 fn parameters_find_their_place_or_are_dropped() {
     for (sent, expected) in [
         (json!({ "max_tokens": 9 }), json!({ "max_tokens": 9 })),
@@ -280,8 +299,6 @@ fn results_come_first_and_proofs_of_others_do_not_go_out() {
 #[test]
 fn what_can_not_be_said_is_refused() {
     let user = |part: Value| json!({ "messages": [{ "role": "user", "content": [part] }] });
-    let image =
-        json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,QQ==" } });
     let form = json!({ "type": "json_object" });
     for chat in [
         user(json!({ "type": "input_audio", "input_audio": { "data": "QQ==" } })),
@@ -289,7 +306,6 @@ fn what_can_not_be_said_is_refused() {
         user(
             json!({ "type": "file", "file": { "file_data": "data:application/pdf;base64,QQ==" } }),
         ),
-        json!({ "messages": [{ "role": "tool", "tool_call_id": "c", "content": [image] }] }),
         json!({ "messages": [], "n": 2 }),
         json!({ "messages": [], "response_format": form, "tools": tools(&[("f", schema())], false) }),
         json!({ "messages": [], "response_format": form, "documents": ["a"] }),

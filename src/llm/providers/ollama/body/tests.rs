@@ -87,6 +87,23 @@ fn results_come_first_and_proofs_of_others_do_not_go_out() {
 }
 
 #[test]
+fn pictures_of_tools_and_documents_of_text_are_said_by_the_user() {
+    let url = json!({ "url": "data:image/png;base64,QQ==" });
+    let image = json!({ "type": "image_url", "image_url": url });
+    let notes = json!({ "type": "file", "file": { "file_data": "data:text/plain;base64,SGk=" } });
+    let got = body(json!({ "messages": [
+        { "role": "tool", "tool_call_id": "c", "content": [{ "type": "text", "text": "7" }, image] },
+        { "role": "user", "content": [notes] },
+    ] }))
+    .unwrap();
+    let expected = json!([
+        { "role": "tool", "content": "7", "tool_call_id": "c" },
+        { "role": "user", "content": "Returned by a tool (call c):\n\nHi", "images": ["QQ=="] },
+    ]);
+    assert_eq!(got, json!({ "messages": expected }));
+}
+
+#[test]
 fn parameters_find_their_place_or_are_dropped() {
     let schema = json!({ "type": "object", "properties": { "x": { "type": "integer" } } });
     for (sent, expected) in [
@@ -177,7 +194,6 @@ fn what_can_not_be_said_is_refused() {
         user(
             json!({ "type": "file", "file": { "file_data": "data:application/pdf;base64,QQ==" } }),
         ),
-        json!({ "messages": [{ "role": "tool", "tool_call_id": "c", "content": [image("data:image/png;base64,QQ==")] }] }),
         json!({ "messages": [{ "role": "assistant", "tool_calls": call }] }),
         json!({ "messages": [], "n": 2 }),
     ] {
