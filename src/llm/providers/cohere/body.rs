@@ -7,8 +7,8 @@
 //!
 //! What the format has no place for is dropped (the user's name, logit_bias, parallel_tool_calls);
 //! numbers beyond what it allows are brought inside. What would change the meaning of the answer makes
-//! the request unsendable: several choices, sound and documents among the parts, a form of the answer
-//! together with tools or documents.
+//! the request unsendable: several choices, a beginning of the answer, sound and documents among the
+//! parts, a form of the answer together with tools or documents.
 
 use serde_json::{Map, Value, json};
 
@@ -33,6 +33,10 @@ pub fn write(prompt: &Prompt, model: &str) -> Result<Map<String, Value>, Fault> 
             Role::User => user(&turn.parts, &mut messages)?,
             Role::Assistant => messages.extend(assistant(&turn.parts, thinks(model))?),
         }
+    }
+    // The vendor takes a beginning of the answer and does not go on from it.
+    if messages.last().is_some_and(|last| last["role"] == "assistant") {
+        return Err(Fault::Unsendable);
     }
     let mut body = Map::new();
     body.insert("messages".into(), Value::Array(messages));

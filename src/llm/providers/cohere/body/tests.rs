@@ -307,6 +307,7 @@ fn what_can_not_be_said_is_refused() {
             json!({ "type": "file", "file": { "file_data": "data:application/pdf;base64,QQ==" } }),
         ),
         json!({ "messages": [], "n": 2 }),
+        json!({ "messages": [{ "role": "assistant", "content": "{" }] }),
         json!({ "messages": [], "response_format": form, "tools": tools(&[("f", schema())], false) }),
         json!({ "messages": [], "response_format": form, "documents": ["a"] }),
         json!({ "messages": [], "tools": tools(&[("f", schema())], false),
