@@ -16,12 +16,15 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
-use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool, Turn};
+use crate::llm::prompt::{Choice, Family, Format, Media, Part, Prompt, Role, Source, Tool, Turn};
 
 /// A document must have a name.
 const NO_NAME: &str = "document.pdf";
 /// The format has no word for a tool that failed, so its text says it.
 const FAILED: &str = "Error: ";
+
+/// OpenRouter's word for thoughts that Claude signed; no other vendor has a place for them.
+pub const CLAUDES: &str = "anthropic-claude-v1";
 
 /// Writes the body for `model`, without `model` and `stream`.
 ///
@@ -87,8 +90,8 @@ pub fn thinks(model: &str) -> bool {
 fn effort_of(budget: u64) -> &'static str {
     match budget {
         0 => "none",
-        ..=4096 => "low",
-        ..=16384 => "medium",
+        1..=4096 => "low",
+        4097..=16384 => "medium",
         _ => "high",
     }
 }
@@ -117,14 +120,12 @@ fn user(turn: &Turn, messages: &mut Vec<Value>) -> Result<(), Fault> {
 
 /// What stands before the pictures of a tool, so that it is known whose they are.
 fn labels(turn: &Turn) -> Vec<(&str, Part)> {
-    let label = |part| match part {
-        &Part::Result { ref id, ref name, .. } => {
-            let by = if name.is_empty() { "a tool" } else { name };
-            let text = format!("Returned by {by} (call {id}):");
-            Some((id.as_str(), Part::Text { text, cache: None }))
-        }
-        _ => None,
-    };
+    fn label(part: &Part) -> Option<(&str, Part)> {
+        let Part::Result { id, name, .. } = part else { return None };
+        let by = if name.is_empty() { "a tool" } else { name };
+        let text = format!("Returned by {by} (call {id}):");
+        Some((id, Part::Text { text, cache: None }))
+    }
     turn.parts.iter().filter_map(label).collect()
 }
 
@@ -155,22 +156,32 @@ fn result(content: Option<Value>, is_error: bool) -> Value {
 /// The model's turn: one message. Nothing if nothing of it can be said.
 fn assistant(turn: &Turn) -> Result<Option<Value>, Fault> {
     let (mut thoughts, mut texts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut details = Vec::new();
     for part in &turn.parts {
         match part {
             Part::Text { .. } => texts.push(part),
-            Part::Thought { text, .. } => thoughts.push(text.as_str()),
+            Part::Thought { text, signature } => {
+                thoughts.push(text.as_str());
+                if let Some(proof) = signature.as_ref().and_then(|s| s.of(Family::Anthropic)) {
+                    details.push(
+                        json!({ "type": "reasoning.text", "text": text, "signature": proof }),
+                    );
+                }
+            }
             Part::Call { id, name, input, .. } => {
                 let function = json!({ "name": name, "arguments": input.to_string() });
                 calls.push(json!({ "id": id, "type": "function", "function": function }));
             }
-            // Only who hid it can read it.
-            Part::Redacted { .. } => {}
+            Part::Redacted { data } => {
+                details.push(json!({ "type": "reasoning.encrypted", "data": data }));
+            }
             Part::Media(_) | Part::Result { .. } => return Err(Fault::Unsendable),
         }
     }
     thoughts.retain(|text| !text.is_empty());
     let content = content(&texts)?;
-    if content.is_none() && calls.is_empty() && thoughts.is_empty() {
+    let nothing = content.is_none() && thoughts.is_empty() && details.is_empty();
+    if nothing && calls.is_empty() {
         return Ok(None);
     }
     let mut message = json!({ "role": "assistant" });
@@ -181,6 +192,13 @@ fn assistant(turn: &Turn) -> Result<Option<Value>, Fault> {
     };
     if !thoughts.is_empty() {
         message["reasoning_content"] = json!(thoughts.join("\n\n"));
+    }
+    for (index, detail) in details.iter_mut().enumerate() {
+        detail["format"] = json!(CLAUDES);
+        detail["index"] = json!(index);
+    }
+    if !details.is_empty() {
+        message["reasoning_details"] = Value::Array(details);
     }
     if !calls.is_empty() {
         message["tool_calls"] = Value::Array(calls);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::llm::dialects::chat_prompt;
+use crate::llm::prompt::Signature;
 
 fn text(text: &str) -> Part {
     Part::Text { text: text.into(), cache: None }
@@ -277,4 +278,27 @@ fn a_budget_is_an_effort_where_no_word_was_said() {
         let body = Value::Object(write(&prompt, "m").unwrap());
         assert_eq!(body["reasoning_effort"], want, "{budget:?}");
     }
+}
+
+#[test]
+fn signed_thoughts_stand_where_openrouter_reads_them() {
+    let proof = |family| Some(Signature { family, text: "s".into() });
+    let thought = |text: &str, signature| Part::Thought { text: text.into(), signature };
+    let mut prompt = user(vec![text("hi")]);
+    prompt.say(
+        Role::Assistant,
+        vec![
+            thought("a", proof(Family::Anthropic)),
+            thought("b", proof(Family::Gemini)),
+            Part::Redacted { data: "x".into() },
+            text("yes"),
+        ],
+    );
+    assert_eq!(
+        messages(&prompt).unwrap()[1],
+        json!({ "role": "assistant", "content": "yes", "reasoning_content": "a\n\nb", "reasoning_details": [
+            { "type": "reasoning.text", "text": "a", "signature": "s", "format": CLAUDES, "index": 0 },
+            { "type": "reasoning.encrypted", "data": "x", "format": CLAUDES, "index": 1 },
+        ] })
+    );
 }
