@@ -21,6 +21,7 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
     let value = match reference {
         Ref::Env(name) => match name.as_str() {
             "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" => "sk-test-1\n",
+            "COHERE_KEY" | "MISTRAL_KEY" => "sk-test-4",
             "OTHER" | "LOCAL_KEY_A" => "sk-test-2",
             "AWS_ACCESS_KEY_ID" => "AKID",
             "AWS_SECRET_ACCESS_KEY" => "aws/secret+\n",
@@ -365,11 +366,13 @@ fn a_vendor_needs_only_its_key() {
             "{name}"
         );
         let variable = kind.key_variable();
-        if variable.is_empty() {
+        let first = Kind::NAMES.iter().find(|(_, kind)| kind.key_variable() == variable);
+        if variable.is_empty() || first.is_none_or(|(first, _)| first != name) {
             continue;
         }
         let only = |reference: &Ref| match reference {
             Ref::Env(asked) if asked == variable => Ok(b"k".to_vec()),
+            Ref::Env(asked) if kind.signs() && asked == "AWS_REGION" => Ok(region.into()),
             Ref::Env(_) | Ref::File(_) => Err(String::from("is not set")),
         };
         let config = config::from_env(&only).map_err(|p| lines(&p)).unwrap().unwrap();

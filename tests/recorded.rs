@@ -14,6 +14,9 @@
     reason = "a test says what is wrong by failing"
 )]
 
+#[path = "recorded/requests.rs"]
+mod requests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 

@@ -41,8 +41,8 @@ pub struct Translated {
 
 /// The adapter and surface of a provider's API, by the names of recorded traffic.
 pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
-    let _ = provider;
     match api {
+        "openai-chat" if provider == "mistral" => Some((Kind::Mistral, Surface::Chat)),
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
         "cohere-v2-chat" => Some((Kind::Cohere, Surface::Chat)),
         "ollama-chat" | "ollama-generate" => Some((Kind::Ollama, Surface::Chat)),

@@ -20,6 +20,7 @@ mod fallback;
 mod http;
 mod life;
 mod messages;
+mod natives;
 mod rig;
 mod sandbox;
 mod tls;

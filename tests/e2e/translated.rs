@@ -75,7 +75,7 @@ pub fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     text + "[models.m]\ntargets = [\"p0/up\", \"p1/up\"]\n"
 }
 
-fn request(stream: bool) -> String {
+pub fn request(stream: bool) -> String {
     let body = json!({
         "model": "m", "messages": [{ "role": "user", "content": "hi" }], "stream": stream,
         "stream_options": { "include_usage": true },
@@ -83,7 +83,7 @@ fn request(stream: bool) -> String {
     post("/v1/chat/completions", "", &body.to_string())
 }
 
-fn chunks(answer: &Response) -> Vec<Value> {
+pub fn chunks(answer: &Response) -> Vec<Value> {
     let text = answer.text();
     let blocks = text.split_terminator("\n\n").map(|block| block.strip_prefix("data: ").unwrap());
     let chunks = blocks.filter(|data| *data != "[DONE]");

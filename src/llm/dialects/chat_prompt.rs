@@ -65,6 +65,16 @@ const PARAMS: &[&str] = &[
     "service_tier",
     "metadata",
     "verbosity",
+    // Of other vendors, under the names that they give them.
+    "documents",
+    "safety_mode",
+    "citation_options",
+    "min_p",
+    "repetition_penalty",
+    "safe_prompt",
+    "prompt_mode",
+    "prediction",
+    "prompt_cache_key",
 ];
 
 fn bad(at: &str, expected: &'static str) -> Unreadable {

@@ -15,6 +15,7 @@ pub mod bedrock;
 pub mod bedrock_invoke;
 pub mod cohere;
 pub mod gemini;
+pub mod mistral;
 pub mod ollama;
 pub mod openai;
 pub mod responses;
@@ -261,6 +262,7 @@ providers! {
     Gemini => gemini::Gemini,
     Cohere => cohere::Cohere,
     Ollama => ollama::Ollama,
+    Mistral => mistral::Mistral,
     Bedrock => bedrock::Bedrock,
     BedrockInvoke => bedrock_invoke::BedrockInvoke,
     Responses => responses::Responses,
