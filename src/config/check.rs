@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use sha2::{Digest, Sha256};
 
 use super::catalog;
+use super::cloud::{Around, Cloud};
 use super::models::{Known, model, passthrough, route};
 use super::raw::{self, Node, Reader, Section};
 use super::settings::{self, Level};
@@ -60,7 +61,7 @@ pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem
         let variable = kind.key_variable();
         // Set to nothing is how a variable is unset in a container's environment.
         let is_set = lookup(&Ref::Env(variable.to_owned())).is_ok_and(|value| !value.is_empty());
-        if !is_set {
+        if !is_set || kind.base_url().is_empty() {
             continue;
         }
         if text.is_empty() {
@@ -310,17 +311,31 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
             None
         }
     };
-    let base = match section.take("base_url") {
+    let written = section.take("base_url");
+    let base = match &written {
         Some(node) => {
-            let value = reader.string(&node, "")?;
+            let value = reader.string(node, "")?;
             text::base_url(value).map_err(|wrong| reader.wrong(&node.place, wrong)).ok()
         }
         None => kind.and_then(|kind| text::base_url(kind.base_url()).ok()),
     };
+    let has_key = section.has("key") || section.has("keys");
     let keys = provider_keys(reader, &mut section);
-    let ca = section.take("ca").and_then(|node| ca(reader, &node, base.as_ref()));
+    let has_base_url = written.is_some();
+    let around = Around { place: &place, kind, base, has_base_url, has_key };
+    let placed = Cloud::take(&mut section).place(reader, around);
+    let ca = section.take("ca").and_then(|node| ca(reader, &node, placed.base.as_ref()));
     let settings = settings::patch(reader, &mut section, Level::Provider);
-    Some(Provider { name, kind: kind?, base: base?, keys, ca, settings })
+    Some(Provider {
+        name,
+        kind: kind?,
+        base: placed.base?,
+        keys,
+        account: placed.account,
+        api_version: placed.api_version,
+        ca,
+        settings,
+    })
 }
 
 fn speaks() -> String {

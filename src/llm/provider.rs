@@ -15,6 +15,7 @@ use crate::llm::sink::Sink;
 use crate::wire::aws_event;
 
 /// Where a request goes: one target's address and credential.
+#[derive(Default)]
 pub struct Site<'a> {
     /// The `Host` field.
     pub authority: &'a str,
@@ -22,8 +23,54 @@ pub struct Site<'a> {
     pub path: &'a str,
     /// The credential, if the provider wants one.
     pub key: Option<&'a Secret>,
+    /// How the credential is told.
+    pub badge: Badge,
+    /// The dated version of the API, where the address says it (Azure's deployments).
+    pub api_version: Option<&'a str>,
     /// The model, in the provider's words.
     pub model: &'a str,
+}
+
+/// How a credential is told, for adapters that know several ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Badge {
+    /// The adapter's own.
+    #[default]
+    Usual,
+    /// Azure's: `api-key`.
+    ApiKey,
+    /// `authorization: Bearer`, with an access token that was fetched.
+    Token,
+}
+
+/// Whom a kind stands for, where one adapter serves several.
+#[derive(Clone, Copy, Debug)]
+pub struct Vendor {
+    /// See [`Provider::NAME`].
+    pub name: &'static str,
+    /// See [`Provider::BASE_URL`].
+    pub base_url: &'static str,
+    /// See [`Provider::KEY_VARIABLE`].
+    pub key_variable: &'static str,
+}
+
+impl Vendor {
+    /// The first of `other`, or the adapter's own.
+    pub const fn of<P: Provider>(other: &[Vendor]) -> Vendor {
+        match other {
+            [vendor, ..] => *vendor,
+            [] => Vendor { name: P::NAME, base_url: P::BASE_URL, key_variable: P::KEY_VARIABLE },
+        }
+    }
+}
+
+/// Whether a model's name can stand in the path of an address as it is, `separators` allowed beside what
+/// stands in names: the client may have chosen it, and it must not lead anywhere else.
+pub fn is_path_part(model: &str, separators: &[u8]) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~@".contains(&b);
+    !model.is_empty()
+        && model.bytes().all(|b| plain(b) || separators.contains(&b))
+        && !model.split('/').any(|part| matches!(part, "" | "." | ".."))
 }
 
 /// What a provider said of an error, bounded; for the client and for the verdict.
@@ -95,10 +142,12 @@ pub trait Provider: Default {
     /// As the config's `kind` has it.
     const NAME: &'static str;
 
-    /// The vendor's own base URL, for a provider of the config that names none.
+    /// The vendor's own base URL, for a provider of the config that names none; empty where each
+    /// customer has another.
     const BASE_URL: &'static str;
 
-    /// The environment variable that usually holds the vendor's key.
+    /// The environment variable that usually holds the vendor's key; a base URL of its own is needed to
+    /// use it unasked.
     const KEY_VARIABLE: &'static str;
 
     /// Whether requests can be written for it. A kind that can't is read by `translate` alone, and is

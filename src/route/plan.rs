@@ -20,9 +20,10 @@ use smallvec::SmallVec;
 
 use super::budget::Budget;
 use super::health::Breaker;
+use super::token::Token;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, Table as Rows, TargetId};
 use crate::base::secret::Secret;
-use crate::base::tick::Ms;
+use crate::base::tick::{Ms, Tick};
 use crate::config::{Commit, Kind, OnContentPolicy, Settings};
 
 /// What a config compiles to. Immutable but for the atomics of breakers and budgets.
@@ -90,10 +91,21 @@ pub struct ProviderRow {
     pub authority: Arc<str>,
     /// The path prefix without trailing slash.
     pub path: Arc<str>,
+    /// The dated version of Azure's API.
+    pub api_version: Option<Arc<str>>,
+    /// Where its access tokens are published, if it takes such instead of keys.
+    pub token: Option<Arc<Token>>,
     /// Its extra attempts, shared by all cores and kept over reloads.
     pub budget: Arc<Budget>,
     /// Targets for models that only the request names, one for each key.
     pub(super) wildcard: Vec<Line>,
+}
+
+impl ProviderRow {
+    /// Whether it takes access tokens and has none that is good.
+    pub fn lacks_token(&self, now: Tick) -> bool {
+        self.token.as_ref().is_some_and(|token| token.current(now).is_none())
+    }
 }
 
 /// A host, port and TLS identity: what a connection pool is keyed by. Two providers share one only if

@@ -32,6 +32,8 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
                 path: String::from("/v1"),
             },
             keys: vec![crate::base::secret::Secret::new(*b"sk-very-secret")],
+            account: None,
+            api_version: None,
             ca: None,
             settings: Patch::default(),
         });

@@ -6,7 +6,7 @@ use crate::base::fail::{Failure, Fault};
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::errors::said_of_body;
 use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
+use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site, Vendor};
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 
@@ -18,9 +18,10 @@ pub mod gemini;
 pub mod ollama;
 pub mod openai;
 pub mod responses;
+pub mod vertex;
 
 macro_rules! providers {
-    ($($kind:ident => $adapter:ty,)*) => {
+    ($($kind:ident => $adapter:ty $(= $vendor:expr)?,)*) => {
         /// Which API a provider speaks.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Kind {
@@ -30,11 +31,16 @@ macro_rules! providers {
         impl Kind {
             /// Every kind of this build with its name in the config.
             pub const NAMES: &'static [(&'static str, Kind)] =
-                &[$((<$adapter as Provider>::NAME, Kind::$kind),)*];
+                &[$((Kind::$kind.name(), Kind::$kind),)*];
+
+            /// Whom it stands for.
+            const fn vendor(self) -> Vendor {
+                match self { $(Kind::$kind => Vendor::of::<$adapter>(&[$($vendor)?]),)* }
+            }
 
             /// The name in the config.
             pub const fn name(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::NAME,)* }
+                self.vendor().name
             }
 
             /// The names that a config may use, for errors and help.
@@ -47,14 +53,14 @@ macro_rules! providers {
                 match self { $(Kind::$kind => <$adapter as Provider>::SENDS,)* }
             }
 
-            /// The base URL of the vendor itself, where a provider of the config names none.
+            /// The base URL of the vendor itself, where a provider of the config names none; may be empty.
             pub const fn base_url(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::BASE_URL,)* }
+                self.vendor().base_url
             }
 
             /// The variable that usually holds the vendor's key.
             pub const fn key_variable(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)* }
+                self.vendor().key_variable
             }
         }
 
@@ -223,8 +229,10 @@ macro_rules! providers {
 
 providers! {
     Openai => openai::Openai,
+    Azure => openai::Openai = openai::AZURE,
     Anthropic => anthropic::Anthropic,
     Gemini => gemini::Gemini,
+    Vertex => vertex::Vertex,
     Cohere => cohere::Cohere,
     Ollama => ollama::Ollama,
     Bedrock => bedrock::Bedrock,

@@ -15,6 +15,8 @@
 mod chunk;
 mod loose;
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
@@ -23,7 +25,9 @@ use crate::base::tick::UnixMs;
 use crate::llm::dialects::chat;
 use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
+use crate::llm::provider::{
+    Badge, Provider, Refusal, Refused, Said, Site, USER_AGENT, Vendor, is_path_part,
+};
 use crate::llm::request::Ask;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::Span;
@@ -32,6 +36,10 @@ use crate::wire::json::{self, Kind, Top, Value};
 
 use self::chunk::{Chunk, Item, strict_delta, strict_message};
 use self::loose::Choice;
+
+/// Azure serves OpenAI's models, and others, by the same API at each customer's own address.
+pub const AZURE: Vendor =
+    Vendor { name: "azure", base_url: "", key_variable: "AZURE_OPENAI_API_KEY" };
 
 /// One answer being read.
 #[derive(Default)]
@@ -67,15 +75,19 @@ impl Provider for Openai {
         out: &mut Buf,
     ) -> Result<(), Fault> {
         let length = ask.edited_len(body, site.model);
-        out.reserve(length + 512 + ask.envelope.path.len());
-        let path = [site.path.as_bytes(), ask.envelope.path.as_bytes()];
+        let place = place(ask, site)?;
+        out.reserve(length + 512 + place.len());
+        let path = [site.path.as_bytes(), place.as_bytes()];
         if !emit::request_line(out, ask.envelope.method.as_bytes(), path) {
             return Err(Fault::Unsendable);
         }
         let mut fits = emit::field(out, b"host", site.authority.as_bytes());
         if let Some(key) = site.key {
             fits &= key.expose().iter().all(u8::is_ascii_graphic);
-            out.extend(b"authorization: Bearer ");
+            out.extend(match site.badge {
+                Badge::Usual | Badge::Token => &b"authorization: Bearer "[..],
+                Badge::ApiKey => b"api-key: ",
+            });
             out.extend(key.expose());
             out.extend(emit::CRLF);
         }
@@ -400,6 +412,24 @@ impl Openai {
         }
         Ok(())
     }
+}
+
+/// What follows the base URL's path: the client's path, and for a dated version of Azure's API the
+/// deployment before it and the version behind it.
+fn place<'a>(ask: &'a Ask, site: &Site<'_>) -> Result<Cow<'a, str>, Fault> {
+    let path = ask.envelope.path.as_str();
+    let Some(version) = site.api_version else { return Ok(Cow::Borrowed(path)) };
+    let mut place = String::with_capacity(path.len() + site.model.len() + 64);
+    // Without a model there is no deployment: lists, files.
+    if !site.model.is_empty() {
+        if !is_path_part(site.model, b"") {
+            return Err(Fault::Unsendable);
+        }
+        place.extend(["/deployments/", site.model]);
+    }
+    let joint = if path.contains('?') { "&" } else { "?" };
+    place.extend([path, joint, "api-version=", version]);
+    Ok(Cow::Owned(place))
 }
 
 /// An id that is longer is left out of chunks of our own.

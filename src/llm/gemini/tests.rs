@@ -1,9 +1,9 @@
-//! Responses of Gemini, and what a chat client gets of them.
+//! Responses of Answer, and what a chat client gets of them.
 
 use serde_json::{Value as Tree, json};
 
 use super::*;
-use crate::base::secret::Secret;
+use crate::base::buf::Buf;
 use crate::llm::request::Surface;
 use crate::llm::sink::Told;
 use crate::wire::sse::Scanner;
@@ -20,9 +20,9 @@ struct Seen {
 }
 
 fn play(
-    tell: impl FnOnce(&mut Gemini, &mut Sink<'_>) -> Result<(), Fault>,
+    tell: impl FnOnce(&mut Answer, &mut Sink<'_>) -> Result<(), Fault>,
 ) -> (Seen, Result<(), Fault>) {
-    let (mut adapter, mut told) = (Gemini::default(), Told::default());
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
     let (mut out, mut events) = (Buf::new(), 0);
     let mut sink = Sink {
         out: &mut out,
@@ -451,40 +451,11 @@ fn refusals_are_told_apart() {
     ] {
         let body = body.as_bytes();
         let refusal = Refusal { status, retry_after: None, body, surface: Surface::Chat };
-        let refused = Gemini::refuse(&refusal);
+        let refused = refuse(&refusal);
         let failure = refused.failure;
         let seen = (failure.fault, failure.status, failure.retry_after);
         assert_eq!(seen, (fault, status, retry_after), "{}", String::from_utf8_lossy(body));
     }
-}
-
-#[test]
-fn a_request_is_written_whole() {
-    let chat = json!({
-        "model": "m", "stream": true, "max_tokens": 9,
-        "messages": [{ "role": "system", "content": "Be brief." }, { "role": "user", "content": "Hi" }]
-    })
-    .to_string();
-    let mut ask = Ask::read(Surface::Chat, chat.as_bytes()).unwrap();
-    ask.envelope.method = "POST";
-    let key = Secret::new(b"k1".to_vec());
-    let site = Site { authority: "host:1", path: "/v1beta", model: "gemini-x", key: Some(&key) };
-    let mut out = Buf::new();
-    Gemini::send(&ask, chat.as_bytes(), &site, UnixMs(0), &mut out).unwrap();
-    let sent = String::from_utf8(out.as_slice().to_vec()).unwrap();
-    let (head, body) = sent.split_once("\r\n\r\n").unwrap();
-    let line = "POST /v1beta/models/gemini-x:streamGenerateContent?alt=sse HTTP/1.1";
-    assert_eq!(head.lines().next(), Some(line));
-    assert!(head.contains("\r\nx-goog-api-key: k1\r\n"), "{head}");
-    assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");
-    let body: Tree = serde_json::from_str(body).unwrap();
-    assert_eq!(body["systemInstruction"]["parts"][0]["text"], "Be brief.");
-    assert_eq!(body["contents"][0], json!({ "role": "user", "parts": [{ "text": "Hi" }] }));
-    assert_eq!(body["generationConfig"]["maxOutputTokens"], 9);
-    assert_eq!(body.get("model"), None);
-    ask.surface = Surface::Embeddings;
-    let refused = Gemini::send(&ask, chat.as_bytes(), &site, UnixMs(0), &mut out);
-    assert_eq!(refused, Err(Fault::Unsendable));
 }
 
 fn mixed() -> Vec<String> {
@@ -508,7 +479,7 @@ fn mixed() -> Vec<String> {
 
 /// What a client gets of a body that arrives in two pieces; nothing if its end is a bad one.
 fn in_two(bytes: &[u8], at: usize) -> Result<String, Fault> {
-    let (mut adapter, mut told) = (Gemini::default(), Told::default());
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
     let (mut out, mut events) = (Buf::new(), 0);
     let (shown, id, seconds) = ("shown", "req", 9);
     let mut sink = Sink { out: &mut out, shown, events: &mut events, id, seconds, told: &mut told };
@@ -604,7 +575,7 @@ fn noise_never_panics() {
         for payload in &payloads {
             let surface = Surface::Chat;
             let status = 400 + round % 200;
-            Gemini::refuse(&Refusal { status, retry_after: None, body: payload, surface });
+            refuse(&Refusal { status, retry_after: None, body: payload, surface });
         }
     }
 }

@@ -7,10 +7,20 @@ use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
 use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source};
+use crate::llm::request::Ask;
 
 /// Stands for a signature of a thought that the client's format could not carry; the vendor names it for
 /// that. Without one, its newest models refuse a call in the history.
 const NO_SIGNATURE: &str = "skip_thought_signature_validator";
+
+/// What `ask` asks for, as the text of a body for `model`.
+///
+/// # Errors
+/// `Unsendable`: the client's body can't be read, or the format can't say this.
+pub fn text(ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
+    let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+    serde_json::to_vec(&write(&prompt, model)?).map_err(|_| Fault::Unsendable)
+}
 
 /// Writes the body for `model`; the model itself is in the path.
 ///
