@@ -247,6 +247,8 @@ pub enum Why {
     MovedOpen,
     /// Moved to the end: it asked to be left alone.
     MovedCooling,
+    /// Moved to the end: there is no access token for it.
+    MovedNoToken,
 }
 
 impl Why {
@@ -261,6 +263,7 @@ impl Why {
             Why::Ordered => "ordered",
             Why::MovedOpen => "moved_open",
             Why::MovedCooling => "moved_cooling",
+            Why::MovedNoToken => "moved_no_token",
         }
     }
 
@@ -275,6 +278,7 @@ impl Why {
             Why::Ordered => "put first by the request's provider.order",
             Why::MovedOpen => "moved to the end: its breaker is open",
             Why::MovedCooling => "moved to the end: cooling down",
+            Why::MovedNoToken => "moved to the end: no access token",
         }
     }
 }

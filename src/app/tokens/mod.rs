@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use serde::Deserialize;
 
 use crate::base::secret::Secret;
-use crate::base::tick::{Ms, Tick};
+use crate::base::tick::Ms;
 use crate::config::{Config, ServiceAccount};
 use crate::net::core::Shared;
 use crate::route::token::Token;
@@ -182,9 +182,4 @@ fn fetch(account: &ServiceAccount) -> Result<(Secret, Duration), String> {
         return Err(refused("with a token that is over"));
     }
     Ok((token, Duration::from_secs(life)))
-}
-
-/// A moment on the clock that tokens end by, for metrics.
-pub fn seconds_left(token: &Token, now: Tick) -> f64 {
-    token.current(now).map_or(0.0, |lease| lease.until.since(now) as f64 / 1e6)
 }

@@ -17,6 +17,7 @@ use crate::base::fail::{Failure, Fault};
 use crate::base::tick::Ms;
 use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
+use crate::llm::prompt::Family;
 use crate::llm::provider::{Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Member, Top, Value};
@@ -272,26 +273,38 @@ impl Answer {
         sink: &mut Sink<'_>,
     ) -> Result<bool, Fault> {
         let (mut call, mut text, mut thought) = (None, None, false);
+        let mut signature: &[u8] = b"";
         for member in json::members(bytes, part) {
             match member.key.of(bytes) {
                 b"functionCall" => call = Some(member.value),
                 b"text" => text = json::raw_string(bytes, member.value),
                 b"thought" => thought = member.value.kind == Kind::True,
-                // Signatures, images, code that the vendor ran itself and what it gave.
+                b"thoughtSignature" => {
+                    signature = json::raw_string(bytes, member.value).unwrap_or_default();
+                }
+                // Images, code that the vendor ran itself and what it gave.
                 _ => {}
             }
         }
         if let Some(call) = call.filter(|call| call.kind == Kind::Object) {
-            return self.read_call(bytes, call, place, sink);
+            return self.read_call(bytes, call, signature, place, sink);
         }
-        let Some(text) = text.filter(|text| !text.is_empty()) else { return Ok(false) };
+        let text = text.unwrap_or_default();
         if thought {
+            if !signature.is_empty() {
+                sink.thought(place.choice);
+            }
             sink.reason(place.choice, Piece::Raw(text));
         } else {
             self.candidates[place.at].cites.text(text);
             sink.text(place.choice, Piece::Raw(text));
+            // Dialects have no place for the proof of a text: a thought without words carries it.
+            if !signature.is_empty() {
+                sink.thought(place.choice);
+            }
         }
-        Ok(true)
+        sink.sign(place.choice, Family::Gemini, Piece::Raw(signature));
+        Ok(!text.is_empty())
     }
 
     /// A call, whole or as one of its pieces: a name, values at paths, and an empty object at the end.
@@ -299,6 +312,7 @@ impl Answer {
         &mut self,
         bytes: &[u8],
         call: Value,
+        signature: &[u8],
         place: Place,
         sink: &mut Sink<'_>,
     ) -> Result<bool, Fault> {
@@ -314,6 +328,7 @@ impl Answer {
             flush(candidate, sink);
             let id = string("id").unwrap_or_default();
             let number = sink.tool(place.choice, Piece::Raw(id), Piece::Raw(name));
+            sink.sign_call(place.choice, number, Family::Gemini, Piece::Raw(signature));
             let args = json::get(bytes, call, "args").filter(|v| v.kind == Kind::Object);
             if !goes_on && pieces.is_none() {
                 let args = args.map(|value| value.raw(bytes)).unwrap_or_default();

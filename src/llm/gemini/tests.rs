@@ -442,6 +442,14 @@ fn refusals_are_told_apart() {
             Fault::RateLimited,
             Some(Ms(86_400_000)),
         ),
+        (
+            400,
+            error("FAILED_PRECONDITION", "User location is not supported."),
+            Fault::Credential,
+            None,
+        ),
+        (400, format!("[{}]", error("FAILED_PRECONDITION", "Billing.")), Fault::Credential, None),
+        (400, error("INVALID_ARGUMENT", "FAILED_PRECONDITION is no field"), Fault::Client, None),
         (499, error("CANCELLED", "The operation was cancelled."), Fault::Unavailable, None),
         (500, error("INTERNAL", "An internal error."), Fault::Unavailable, None),
         (504, error("DEADLINE_EXCEEDED", "Late."), Fault::Unavailable, None),
@@ -456,6 +464,72 @@ fn refusals_are_told_apart() {
         let seen = (failure.fault, failure.status, failure.retry_after);
         assert_eq!(seen, (fault, status, retry_after), "{}", String::from_utf8_lossy(body));
     }
+}
+
+#[test]
+fn signatures_come_back_as_they_went_out() {
+    let events = [
+        event(&[json!({ "text": "hm", "thought": true, "thoughtSignature": "dGg=" })], None),
+        event(&[json!({ "text": "a" })], None),
+        event(&[json!({ "text": "", "thoughtSignature": "dHg=" })], None),
+        event(
+            &[
+                json!({ "functionCall": { "name": "f", "args": {} }, "thoughtSignature": "Y2E=" }),
+                json!({ "functionCall": { "name": "g", "args": {} } }),
+            ],
+            Some("STOP"),
+        ),
+    ];
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
+    let (mut out, mut count) = (Buf::new(), 0);
+    let (shown, id, seconds) = ("shown", "req", 9);
+    let mut sink = Sink { out: &mut out, shown, events: &mut count, id, seconds, told: &mut told };
+    for event in &events {
+        adapter.feed(event.to_string().as_bytes(), &mut sink).unwrap();
+    }
+    adapter.close(false, &mut sink).unwrap();
+    // What a client puts together of the deltas, and gives back.
+    let mut message = json!({ "role": "assistant", "content": "", "tool_calls": [] });
+    for data in std::str::from_utf8(out.as_slice()).unwrap().split("\n\n") {
+        let Some(data) = data.strip_prefix("data: ").filter(|data| *data != "[DONE]") else {
+            continue;
+        };
+        let chunk: Tree = serde_json::from_str(data).unwrap();
+        let delta = &chunk["choices"][0]["delta"];
+        let text = format!(
+            "{}{}",
+            message["content"].as_str().unwrap(),
+            delta["content"].as_str().unwrap_or_default()
+        );
+        message["content"] = json!(text);
+        for block in delta["thinking_blocks"].as_array().into_iter().flatten() {
+            if message["thinking_blocks"].is_null() {
+                message["thinking_blocks"] = json!([]);
+            }
+            message["thinking_blocks"].as_array_mut().unwrap().push(block.clone());
+        }
+        for call in delta["tool_calls"].as_array().into_iter().flatten() {
+            let at = call["index"].as_u64().unwrap() as usize;
+            if call["id"].is_string() {
+                message["tool_calls"].as_array_mut().unwrap().push(call.clone());
+            }
+            if !call["extra_content"].is_null() {
+                message["tool_calls"][at]["extra_content"] = call["extra_content"].clone();
+            }
+        }
+    }
+    let chat = json!({ "messages": [{ "role": "user", "content": "x" }, message] });
+    let prompt = crate::llm::dialects::chat_prompt::read(&chat).unwrap();
+    let body = body::write(&prompt, "gemini-3-pro-preview").unwrap();
+    assert_eq!(
+        body["contents"][1]["parts"],
+        json!([
+            { "text": "hm", "thought": true, "thoughtSignature": "dGg=" },
+            { "text": "a", "thoughtSignature": "dHg=" },
+            { "functionCall": { "name": "f", "args": {} }, "thoughtSignature": "Y2E=" },
+            { "functionCall": { "name": "g", "args": {} } },
+        ])
+    );
 }
 
 fn mixed() -> Vec<String> {

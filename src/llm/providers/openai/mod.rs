@@ -75,7 +75,7 @@ impl Provider for Openai {
         out: &mut Buf,
     ) -> Result<(), Fault> {
         let length = ask.edited_len(body, site.model);
-        let place = place(ask, site)?;
+        let place = place(&ask.envelope.path, site)?;
         out.reserve(length + 512 + place.len());
         let path = [site.path.as_bytes(), place.as_bytes()];
         if !emit::request_line(out, ask.envelope.method.as_bytes(), path) {
@@ -135,6 +135,9 @@ impl Provider for Openai {
         self.note(payload, &chunk);
         if chunk.is_text {
             return self.pass_text(payload, &chunk, sink);
+        }
+        if chunk.is_nameless && chunk.says_nothing(payload) {
+            return Ok(Mark::Event);
         }
         let mut repeated = SmallVec::new();
         let mut substance = false;
@@ -416,8 +419,7 @@ impl Openai {
 
 /// What follows the base URL's path: the client's path, and for a dated version of Azure's API the
 /// deployment before it and the version behind it.
-fn place<'a>(ask: &'a Ask, site: &Site<'_>) -> Result<Cow<'a, str>, Fault> {
-    let path = ask.envelope.path.as_str();
+fn place<'a>(path: &'a str, site: &Site<'_>) -> Result<Cow<'a, str>, Fault> {
     let Some(version) = site.api_version else { return Ok(Cow::Borrowed(path)) };
     let mut place = String::with_capacity(path.len() + site.model.len() + 64);
     // Without a model there is no deployment: lists, files.
