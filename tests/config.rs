@@ -20,7 +20,7 @@ const SECRET: &str = "sk-inline-0123456789";
 fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
     let value = match reference {
         Ref::Env(name) => match name.as_str() {
-            "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" => "sk-test-1\n",
+            "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" | "AZURE_OPENAI_API_KEY" => "sk-test-1\n",
             "OTHER" | "LOCAL_KEY_A" => "sk-test-2",
             "EMPTY" => "\r\n",
             "BINARY" => "a\r\nb",
@@ -30,10 +30,27 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
             "ca.pem" => "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
             "local-key-b" => "sk-test-3\n",
             "not-a-ca.pem" => "hello",
-            _ => return Err("no such file".into()),
+            other => return key_file(other),
         },
     };
     Ok(value.into())
+}
+
+/// Key files of service accounts.
+fn key_file(name: &str) -> Result<Vec<u8>, String> {
+    let (pem, uri) = ("-----BEGIN PRIVATE KEY-----\\n", "https://oauth2.googleapis.com/token");
+    let (kind, project, pem, uri) = match name {
+        "vertex-key.json" => ("service_account", "\"project_id\": \"own\",", pem, uri),
+        "bare-key.json" => ("service_account", "", pem, uri),
+        "user-key.json" => ("authorized_user", "", pem, uri),
+        "no-pem-key.json" => ("service_account", "", SECRET, uri),
+        "clear-text-key.json" => ("service_account", "", pem, "http://token.example/"),
+        _ => return Err("no such file".into()),
+    };
+    let text = format!(
+        "{{\"type\": \"{kind}\", {project} \"private_key\": \"{pem}\", \"client_email\": \"a@b\", \"token_uri\": \"{uri}\"}}"
+    );
+    Ok(text.into_bytes())
 }
 
 fn load(text: &str) -> Result<Config, Vec<Problem>> {
@@ -110,6 +127,57 @@ fn the_full_file_says_the_defaults() {
     assert_eq!((local.name.as_str(), local.keys.len(), local.ca.is_some()), ("local", 2, true));
     // The hash of "test", which the file gives in hex.
     assert_eq!(config.auth[1].sha256[..4], [0x9f, 0x86, 0xd0, 0x81]);
+}
+
+#[test]
+fn clouds_are_addressed_by_what_the_section_says() {
+    let at = |section: &str| {
+        let config = load(&format!("[providers.p]\n{section}")).map_err(|p| lines(&p)).unwrap();
+        let (_, provider) = config.providers.iter().next().unwrap();
+        (provider.base.text(), provider.api_version.clone(), provider.account.clone())
+    };
+    let azure = "kind = \"azure\"\nkey = \"env:KEY\"\nbase_url = \"https://r.openai.azure.com";
+    for end in ["", "/", "/openai", "/openai/v1"] {
+        let dated = format!("{azure}{end}\"\napi_version = \"2025-04-01-preview\"");
+        let (base, version, _) = at(&dated);
+        assert_eq!(base, "https://r.openai.azure.com/openai", "{end}");
+        assert_eq!(version.as_deref(), Some("2025-04-01-preview"));
+        let (base, version, _) = at(&format!("{azure}{end}\""));
+        assert_eq!(
+            (base.as_str(), version),
+            ("https://r.openai.azure.com/openai/v1", None),
+            "{end}"
+        );
+    }
+    let account = "kind = \"vertex\"\nservice_account = \"file:vertex-key.json\"";
+    let google = "googleapis.com/v1/projects";
+    for (section, want) in [
+        (account.to_owned(), format!("https://aiplatform.{google}/own/locations/global")),
+        (
+            format!("{account}\nproject = \"example.com:p\"\nlocation = \"europe-west1\""),
+            format!(
+                "https://europe-west1-aiplatform.{google}/example.com:p/locations/europe-west1"
+            ),
+        ),
+        (
+            format!("{account}\nlocation = \"eu\""),
+            format!("https://aiplatform.eu.rep.{google}/own/locations/eu"),
+        ),
+        (
+            format!("{account}\nbase_url = \"http://127.0.0.1:1/v1\""),
+            String::from("http://127.0.0.1:1/v1/projects/own/locations/global"),
+        ),
+        (
+            String::from("kind = \"vertex\"\nkey = \"env:KEY\""),
+            String::from("https://aiplatform.googleapis.com/v1"),
+        ),
+    ] {
+        let (base, _, account) = at(&section);
+        assert_eq!(base, want, "{section}");
+        let Some(account) = account else { continue };
+        assert_eq!(account.token_url.text(), "https://oauth2.googleapis.com/token");
+        assert_eq!((account.email.as_str(), account.key_id), ("a@b", None));
+    }
 }
 
 /// The keys of `text` by section, as `keys()` names sections: live keys and those of inline tables.

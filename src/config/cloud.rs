@@ -54,18 +54,18 @@ impl<'a> Cloud<'a> {
     /// Puts it together; a key of another kind is a problem.
     pub(super) fn place(&self, reader: &mut Reader<'_>, around: Around<'_>) -> Placed {
         let kind = around.kind;
-        let of = |node: &Option<Node<'a>>, owner| node.clone().filter(|_| kind != Some(owner));
-        let strays = [
-            (of(&self.api_version, Kind::Azure), Kind::Azure),
-            (of(&self.project, Kind::Vertex), Kind::Vertex),
-            (of(&self.location, Kind::Vertex), Kind::Vertex),
-            (of(&self.account, Kind::Vertex), Kind::Vertex),
-        ];
-        // Without a kind, that is problem enough.
-        for (node, owner) in strays.into_iter().filter(|_| kind.is_some()) {
-            let Some(node) = node else { continue };
-            let what = format!("only kind {:?} has this", owner.name());
-            reader.wrong(&node.place, Wrong::new(what, "remove it"));
+        for (node, owner) in [
+            (&self.api_version, Kind::Azure),
+            (&self.project, Kind::Vertex),
+            (&self.location, Kind::Vertex),
+            (&self.account, Kind::Vertex),
+        ] {
+            let Some(node) = node.as_ref().filter(|_| kind != Some(owner)) else { continue };
+            // Without a kind, that is problem enough.
+            if reader.string(node, "").is_some() && kind.is_some() {
+                let what = format!("only kind {:?} has this", owner.name());
+                reader.wrong(&node.place, Wrong::new(what, "remove it"));
+            }
         }
         match kind {
             Some(Kind::Azure) => self.azure(reader, around),
@@ -171,17 +171,19 @@ fn is_dated(version: &str) -> bool {
 /// A name that becomes part of host and path.
 fn part<'a>(reader: &mut Reader<'_>, node: &Node<'a>) -> Option<&'a str> {
     let value = reader.string(node, "")?;
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
-    // Projects of old domains: `example.com:name`.
-    let is_project = node.place.path.ends_with("project");
-    let fits = |b: u8| plain(b) || (is_project && b".:".contains(&b));
-    let good = value.as_bytes().first().copied().is_some_and(plain) && value.len() <= 63;
-    if good && value.bytes().all(fits) {
+    if is_part(value, node.place.path.ends_with("project")) {
         return Some(value);
     }
     let what = format!("{value:?} can't stand in an address");
     reader.wrong(&node.place, Wrong::new(what, "letters, digits and -"));
     None
+}
+
+fn is_part(value: &str, is_project: bool) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b == b'-';
+    // Projects of old domains: `example.com:name`.
+    let fits = |b: u8| plain(b) || (is_project && b".:".contains(&b));
+    value.bytes().next().is_some_and(plain) && value.len() <= 63 && value.bytes().all(fits)
 }
 
 /// The fields of the key file that a console hands out.
@@ -240,7 +242,8 @@ fn account(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<(Option<String>, 
         return wrong("has a token_uri without TLS", "only https, or http on loopback");
     }
     let (email, key_id) = (file.client_email, file.private_key_id);
-    Some((file.project_id, ServiceAccount { email, key_id, key, token_url }))
+    let project = file.project_id.filter(|project| is_part(project, true));
+    Some((project, ServiceAccount { email, key_id, key, token_url }))
 }
 
 fn is_loopback(host: &str) -> bool {

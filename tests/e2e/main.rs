@@ -22,3 +22,4 @@ mod rig;
 mod sandbox;
 mod tls;
 mod translated;
+mod vertex;

@@ -7,14 +7,14 @@ use crate::client::{Response, ask, post};
 use crate::fallback::{expected, good};
 use crate::rig::{Gateway, Provider, on_both};
 
-const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+pub const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
 fn event(data: Value) -> String {
     format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())
 }
 
 /// A streamed answer of the Messages API: text, then a tool call.
-fn messages() -> Vec<String> {
+pub fn messages() -> Vec<String> {
     let usage = json!({ "input_tokens": 5, "output_tokens": 1 });
     vec![
         event(
@@ -75,7 +75,7 @@ fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     text + "[models.m]\ntargets = [\"p0/up\", \"p1/up\"]\n"
 }
 
-fn request(stream: bool) -> String {
+pub fn request(stream: bool) -> String {
     let body = json!({
         "model": "m", "messages": [{ "role": "user", "content": "hi" }], "stream": stream,
         "stream_options": { "include_usage": true },
@@ -83,14 +83,14 @@ fn request(stream: bool) -> String {
     post("/v1/chat/completions", "", &body.to_string())
 }
 
-fn chunks(answer: &Response) -> Vec<Value> {
+pub fn chunks(answer: &Response) -> Vec<Value> {
     let text = answer.text();
     let blocks = text.split_terminator("\n\n").map(|block| block.strip_prefix("data: ").unwrap());
     let chunks = blocks.filter(|data| *data != "[DONE]");
     chunks.map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
-fn check_claude(answer: &Response, case: &str) {
+pub fn check_claude(answer: &Response, case: &str) {
     assert!(answer.text().ends_with("data: [DONE]\n\n"), "{case}");
     let chunks = chunks(answer);
     assert!(chunks.iter().all(|c| c["id"] == "msg_1" && c["model"] == "m"), "{case}");
@@ -190,7 +190,7 @@ fn what_a_format_can_not_say_goes_to_the_next_target() {
 }
 
 /// A streamed answer of Gemini: a thought, text, a call.
-fn candidates() -> Vec<String> {
+pub fn candidates() -> Vec<String> {
     let event = |parts: Value, rest: Value| {
         let mut candidate = json!({ "content": { "role": "model", "parts": parts }, "index": 0 });
         for (name, value) in rest.as_object().unwrap() {
