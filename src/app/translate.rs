@@ -41,8 +41,12 @@ pub struct Translated {
 
 /// The adapter and surface of a provider's API, by the names of recorded traffic.
 pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
-    let _ = provider;
     match api {
+        // Where both are served, the answer tells whose it is.
+        "anthropic-messages" | "gemini-generate" if provider == "vertex" => {
+            Some((Kind::Vertex, Surface::Chat))
+        }
+        "openai-chat" if provider == "azure" => Some((Kind::Azure, Surface::Chat)),
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
         "cohere-v2-chat" => Some((Kind::Cohere, Surface::Chat)),
         "ollama-chat" | "ollama-generate" => Some((Kind::Ollama, Surface::Chat)),

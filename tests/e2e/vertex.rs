@@ -245,7 +245,7 @@ fn a_missing_token_falls_over_to_what_is_left() {
 
 #[test]
 fn azure_answers_at_its_deployments() {
-    on_both(|driver| azure(driver));
+    on_both(azure);
 }
 
 fn azure(driver: Driver) {
