@@ -106,7 +106,7 @@ impl Gateway {
         origin: Origin,
         watch: impl FnOnce(&route::Table) -> Result<Arc<dyn Watch>, String>,
     ) -> Result<Gateway, String> {
-        tokens::check(config)?;
+        tokens::check(config).map_err(|problems| lines(&problems))?;
         let table = route::compile(config, None).map_err(|problems| lines(&problems))?;
         let watch = watch(&table)?;
         let snapshot = Snapshot::new(1, config.server.clone(), config.auth.clone(), table)?;

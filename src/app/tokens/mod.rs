@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use crate::base::secret::Secret;
 use crate::base::tick::Ms;
-use crate::config::{Config, ServiceAccount};
+use crate::config::{Config, Problem, ServiceAccount};
 use crate::net::core::Shared;
 use crate::route::token::Token;
 use crate::rt::uring;
@@ -54,15 +54,16 @@ pub fn are_needed(config: &Config) -> bool {
 /// Checks that each account of a config can sign.
 ///
 /// # Errors
-/// The providers whose account can't, and why.
-pub fn check(config: &Config) -> Result<(), String> {
-    for (_, provider) in config.providers.iter() {
-        if let Some(account) = &provider.account {
-            jwt::check(account)
-                .map_err(|why| format!("providers.{}.service_account: {why}", provider.name))?;
-        }
-    }
-    Ok(())
+/// Those that can't, and why.
+pub fn check(config: &Config) -> Result<(), Vec<Problem>> {
+    let wrong = config.providers.iter().filter_map(|(_, provider)| {
+        let what = jwt::check(provider.account.as_ref()?).err()?;
+        let path = format!("providers.{}.service_account", provider.name);
+        let hint = String::from("create a new JSON key for the account");
+        Some(Problem { line: None, path, what, hint })
+    });
+    let wrong: Vec<_> = wrong.collect();
+    if wrong.is_empty() { Ok(()) } else { Err(wrong) }
 }
 
 /// Fetches tokens for what the snapshots name until `quit` is dropped. The first round is over when

@@ -24,6 +24,16 @@ pub struct Answer {
 /// # Errors
 /// What went wrong, in words without anything that was sent or received.
 pub fn form(url: &BaseUrl, form: &Secret, patience: Duration) -> Result<Answer, String> {
+    let profile = if url.tls { Some(Profile::new(&url.host, None)?) } else { None };
+    exchange(url, profile.as_ref(), form, patience)
+}
+
+fn exchange(
+    url: &BaseUrl,
+    profile: Option<&Profile>,
+    form: &Secret,
+    patience: Duration,
+) -> Result<Answer, String> {
     let until = Instant::now() + patience;
     let mut request = Buf::new();
     let mut fits = emit::request_line(&mut request, b"POST", [url.path.as_bytes(), path_end(url)]);
@@ -48,12 +58,7 @@ pub fn form(url: &BaseUrl, form: &Secret, patience: Duration) -> Result<Answer, 
         _ => error.to_string(),
     };
     let socket = connect(url, until).map_err(words)?;
-    let tls = match url.tls {
-        true => Some(
-            Profile::new(&url.host, None)?.session().map_err(|fault| fault.text().to_owned())?,
-        ),
-        false => None,
-    };
+    let tls = profile.map(Profile::session).transpose().map_err(|fault| fault.text().to_owned())?;
     let mut link = Link { socket, tls, until };
     link.send(&request).map_err(words)?;
     drop(Secret::new(request.into_parts().0));
@@ -146,13 +151,13 @@ impl Link {
         let malformed = || io::Error::other("its answer is malformed");
         let mut received = Buf::new();
         let head = loop {
-            if self.read(&mut received)? == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
             let parsed = head::parse_response(received.as_slice(), ANSWER_MAX, false);
             match parsed.map_err(|_| malformed())? {
                 Some(head) if head.status < 200 => received.consume(head.len),
                 Some(head) => break head,
+                None if self.read(&mut received)? == 0 => {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
                 None => {}
             }
         };
@@ -183,3 +188,6 @@ fn tls_failed() -> io::Error {
 
 /// Bytes of an answer: a token has a few hundred.
 const ANSWER_MAX: usize = 64 << 10;
+
+#[cfg(test)]
+mod tests;
