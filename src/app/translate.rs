@@ -46,7 +46,7 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
         "anthropic-messages" | "gemini-generate" if provider == "vertex" => {
             Some((Kind::Vertex, Surface::Chat))
         }
-        "openai-chat" if provider == "azure" => Some((Kind::Azure, Surface::Chat)),
+        "openai-chat" if provider == "azure" => Some((Kind::AZURE, Surface::Chat)),
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
         "cohere-v2-chat" => Some((Kind::Cohere, Surface::Chat)),
         "ollama-chat" | "ollama-generate" => Some((Kind::Ollama, Surface::Chat)),

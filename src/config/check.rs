@@ -59,6 +59,9 @@ pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem
     let mut text = String::new();
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
         let variable = kind.key_variable();
+        if variable.is_empty() {
+            continue;
+        }
         // Set to nothing is how a variable is unset in a container's environment.
         let is_set = lookup(&Ref::Env(variable.to_owned())).is_ok_and(|value| !value.is_empty());
         if !is_set || kind.base_url().is_empty() {

@@ -55,7 +55,7 @@ impl<'a> Cloud<'a> {
     pub(super) fn place(&self, reader: &mut Reader<'_>, around: Around<'_>) -> Placed {
         let kind = around.kind;
         for (node, owner) in [
-            (&self.api_version, Kind::Azure),
+            (&self.api_version, Kind::AZURE),
             (&self.project, Kind::Vertex),
             (&self.location, Kind::Vertex),
             (&self.account, Kind::Vertex),
@@ -68,7 +68,7 @@ impl<'a> Cloud<'a> {
             }
         }
         match kind {
-            Some(Kind::Azure) => self.azure(reader, around),
+            Some(Kind::AZURE) => self.azure(reader, around),
             Some(Kind::Vertex) => self.vertex(reader, around),
             _ => Placed { base: around.base, ..Placed::default() },
         }

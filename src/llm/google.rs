@@ -6,10 +6,8 @@ use crate::llm::provider::{Badge, Site, USER_AGENT};
 use crate::llm::request::Ask;
 use crate::wire::http1::emit;
 
-/// Fields of a client that mean something to another vendor alone.
-const FOREIGN: [&str; 2] = ["openai-beta", "anthropic-version"];
-
-/// Writes head and body. `path` follows the base URL's own.
+/// Writes head and body. `path` follows the base URL's own; `more` are fields that this request has beside
+/// the usual.
 ///
 /// # Errors
 /// `Unsendable`: something in it is no field, or no path.
@@ -17,6 +15,7 @@ pub fn post(
     ask: &Ask,
     site: &Site<'_>,
     path: &str,
+    more: &[(&'static str, Vec<u8>)],
     body: &[u8],
     out: &mut Buf,
 ) -> Result<(), Fault> {
@@ -38,7 +37,8 @@ pub fn post(
     fits &= emit::field(out, b"content-type", b"application/json");
     fits &= emit::field(out, b"accept-encoding", b"identity");
     fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
-    for (name, value) in ask.envelope.fields.iter().filter(|(name, _)| !FOREIGN.contains(name)) {
+    let usual = ask.envelope.fields.iter().filter(|(name, _)| *name != "openai-beta");
+    for (name, value) in usual.chain(more) {
         fits &= emit::field(out, name.as_bytes(), value);
     }
     emit::content_length(out, body.len() as u64);

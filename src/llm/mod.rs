@@ -2,15 +2,19 @@
 //! understands; between them there is one vocabulary, `event`.
 
 pub mod aws;
+pub mod chat_body;
 pub mod converse;
 pub mod dialects;
 pub mod errors;
+pub mod estimate;
 pub mod event;
 pub mod gemini;
 pub mod google;
 pub mod messages;
+pub mod openai;
 pub mod prompt;
 pub mod provider;
 pub mod providers;
+pub mod quirks;
 pub mod request;
 pub mod sink;

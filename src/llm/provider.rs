@@ -10,6 +10,7 @@ use crate::base::fail::{Failure, Fault};
 use crate::base::secret::Secret;
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
+use crate::llm::quirks::Fate;
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 use crate::wire::aws_event;
@@ -41,27 +42,6 @@ pub enum Badge {
     ApiKey,
     /// `authorization: Bearer`, with an access token that was fetched.
     Token,
-}
-
-/// Whom a kind stands for, where one adapter serves several.
-#[derive(Clone, Copy, Debug)]
-pub struct Vendor {
-    /// See [`Provider::NAME`].
-    pub name: &'static str,
-    /// See [`Provider::BASE_URL`].
-    pub base_url: &'static str,
-    /// See [`Provider::KEY_VARIABLE`].
-    pub key_variable: &'static str,
-}
-
-impl Vendor {
-    /// The first of `other`, or the adapter's own.
-    pub const fn of<P: Provider>(other: &[Vendor]) -> Vendor {
-        match other {
-            [vendor, ..] => *vendor,
-            [] => Vendor { name: P::NAME, base_url: P::BASE_URL, key_variable: P::KEY_VARIABLE },
-        }
-    }
 }
 
 /// Whether a model's name can stand in the path of an address as it is, `separators` allowed beside what
@@ -157,6 +137,12 @@ pub trait Provider: Default {
     /// How its streams are framed.
     const FRAMING: Framing = Framing::Sse;
 
+    /// How the parameters of a chat client's body fare with a model: the paths, as `messages[].name`, of
+    /// those that are not passed as they came. `None`: this adapter does not tell.
+    fn judge(_body: &[u8], _model: &str) -> Option<Vec<(&'static str, Fate)>> {
+        None
+    }
+
     /// Writes head and body of the upstream request.
     ///
     /// # Errors
@@ -169,6 +155,21 @@ pub trait Provider: Default {
         _out: &mut Buf,
     ) -> Result<(), Fault> {
         Err(Fault::Unsendable)
+    }
+
+    /// As [`Provider::send`], for an adapter that serves several vendors and knows which one this is.
+    ///
+    /// # Errors
+    /// As there.
+    fn send_as(
+        &self,
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        Self::send(ask, body, site, wall, out)
     }
 
     /// Reads the payload of one server-sent event.

@@ -36,7 +36,7 @@ impl Provider for Gemini {
         }
         let body = gemini::body::text(ask, body, site.model)?;
         let path = format!("/models/{}{}", site.model, gemini::verb(ask.stream));
-        google::post(ask, site, &path, &body, out)
+        google::post(ask, site, &path, &[], &body, out)
     }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {

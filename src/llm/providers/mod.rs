@@ -6,7 +6,7 @@ use crate::base::fail::{Failure, Fault};
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::errors::said_of_body;
 use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site, Vendor};
+use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 
@@ -20,27 +20,29 @@ pub mod openai;
 pub mod responses;
 pub mod vertex;
 
+use self::openai::vendors::VendorId;
+use crate::llm::quirks::Fate;
+
 macro_rules! providers {
-    ($($kind:ident => $adapter:ty $(= $vendor:expr)?,)*) => {
+    ($($kind:ident => $adapter:ty,)*) => {
         /// Which API a provider speaks.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Kind {
             $(#[allow(missing_docs, reason = "the adapter's module says it")] $kind,)*
+            /// OpenAI's, as one of the vendors has it that copy it.
+            Like(VendorId),
         }
 
+        /// The kinds that have an adapter of their own.
+        const OWN: &[Kind] = &[$(Kind::$kind,)*];
+
         impl Kind {
-            /// Every kind of this build with its name in the config.
-            pub const NAMES: &'static [(&'static str, Kind)] =
-                &[$((Kind::$kind.name(), Kind::$kind),)*];
-
-            /// Whom it stands for.
-            const fn vendor(self) -> Vendor {
-                match self { $(Kind::$kind => Vendor::of::<$adapter>(&[$($vendor)?]),)* }
-            }
-
             /// The name in the config.
             pub const fn name(self) -> &'static str {
-                self.vendor().name
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::NAME,)*
+                    Kind::Like(vendor) => vendor.row().name,
+                }
             }
 
             /// The names that a config may use, for errors and help.
@@ -50,17 +52,36 @@ macro_rules! providers {
 
             /// See [`Provider::SENDS`].
             pub const fn sends(self) -> bool {
-                match self { $(Kind::$kind => <$adapter as Provider>::SENDS,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::SENDS,)*
+                    Kind::Like(_) => true,
+                }
             }
 
             /// The base URL of the vendor itself, where a provider of the config names none; may be empty.
             pub const fn base_url(self) -> &'static str {
-                self.vendor().base_url
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::BASE_URL,)*
+                    Kind::Like(vendor) => vendor.row().base_url,
+                }
             }
 
-            /// The variable that usually holds the vendor's key.
+            /// The variable that usually holds the vendor's key; empty if it usually wants none.
             pub const fn key_variable(self) -> &'static str {
-                self.vendor().key_variable
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)*
+                    Kind::Like(vendor) => vendor.row().key_variable,
+                }
+            }
+        }
+
+        impl Kind {
+            /// See [`Provider::judge`].
+            pub fn judge(self, body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::judge(body, model),)*
+                    Kind::Like(vendor) => Some(vendor.row().judge(body, model)),
+                }
             }
         }
 
@@ -76,7 +97,10 @@ macro_rules! providers {
         impl Stream {
             /// The state at the start of an answer.
             pub fn new(kind: Kind) -> Stream {
-                match kind { $(Kind::$kind => Stream::$kind(Box::default()),)* }
+                match kind {
+                    $(Kind::$kind => Stream::$kind(Box::default()),)*
+                    Kind::Like(vendor) => Stream::Openai(Box::new(openai::Openai::of(vendor.row()))),
+                }
             }
 
             /// See [`Provider::send`].
@@ -90,7 +114,7 @@ macro_rules! providers {
                     Stream::Idle => Err(Fault::Unsendable),
                     // No config has such a kind: this is `translate`, whose answer is at hand.
                     $(Stream::$kind(_) if !<$adapter as Provider>::SENDS => Ok(()),)*
-                    $(Stream::$kind(_) => <$adapter>::send(ask, body, site, wall, out),)*
+                    $(Stream::$kind(adapter) => adapter.send_as(ask, body, site, wall, out),)*
                 }
             }
 
@@ -229,7 +253,6 @@ macro_rules! providers {
 
 providers! {
     Openai => openai::Openai,
-    Azure => openai::Openai = openai::AZURE,
     Anthropic => anthropic::Anthropic,
     Gemini => gemini::Gemini,
     Vertex => vertex::Vertex,
@@ -238,4 +261,29 @@ providers! {
     Bedrock => bedrock::Bedrock,
     BedrockInvoke => bedrock_invoke::BedrockInvoke,
     Responses => responses::Responses,
+}
+
+const KINDS: usize = OWN.len() + VendorId::COUNT;
+
+/// The adapters first, then the vendors.
+const ALL: [(&str, Kind); KINDS] = {
+    let mut all = [("", Kind::Openai); KINDS];
+    let mut index = 0;
+    while index < KINDS {
+        let kind = if index < OWN.len() {
+            OWN[index]
+        } else {
+            Kind::Like(VendorId::at(index - OWN.len()))
+        };
+        all[index] = (kind.name(), kind);
+        index += 1;
+    }
+    all
+};
+
+impl Kind {
+    /// Every kind of this build with its name in the config.
+    pub const NAMES: &'static [(&'static str, Kind)] = &ALL;
+    /// Azure, whose address and key field differ.
+    pub const AZURE: Kind = Kind::Like(VendorId::AZURE);
 }

@@ -13,6 +13,7 @@
 //! Google's shape for both.
 
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
@@ -58,7 +59,11 @@ impl Provider for Vertex {
         } else {
             (gemini::body::text(ask, body, site.model)?, gemini::verb(ask.stream))
         };
-        google::post(ask, site, &format!("{place}{verb}"), &body, out)
+        // The version is in the body, and betas mean something to a client of the same API alone.
+        let own = is_claude && ask.surface == Surface::Messages;
+        let betas = ask.envelope.anthropic.iter().filter(|(name, _)| own && *name != VERSION_FIELD);
+        let betas: SmallVec<[_; 1]> = betas.cloned().collect();
+        google::post(ask, site, &format!("{place}{verb}"), &betas, &body, out)
     }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
@@ -177,7 +182,8 @@ fn claude(ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
     let mut body: Map<String, Value> = if ask.surface == Surface::Messages {
         let mut own = Buf::new();
         ask.write_edited(body, model, &mut own);
-        serde_json::from_slice(own.as_slice()).map_err(|_| Fault::Unsendable)?
+        let own = messages::own::cleaned(own.as_slice());
+        serde_json::from_slice(&own).map_err(|_| Fault::Unsendable)?
     } else {
         let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
         messages::body::write(&prompt, model)?
@@ -196,6 +202,8 @@ fn is_claudes(bytes: &[u8]) -> bool {
 
 const RAW: &str = ":rawPredict";
 const STREAM_RAW: &str = ":streamRawPredict";
+/// Where others are told the version.
+const VERSION_FIELD: &str = "anthropic-version";
 /// The version of the Messages API that Vertex serves.
 const VERSION: &str = "vertex-2023-10-16";
 

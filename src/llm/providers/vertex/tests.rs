@@ -5,6 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::base::secret::Secret;
 use crate::base::tick::Ms;
+use crate::llm::dialects::Dialect;
 use crate::llm::provider::Badge;
 use crate::llm::sink::Told;
 
@@ -75,6 +76,26 @@ fn tokens_and_keys_have_their_fields() {
     let (head, _) = sent("gemini-x", Badge::Usual, CHAT).unwrap();
     assert!(head.contains("\r\nx-goog-api-key: ya29.token\r\n"), "{head}");
     assert!(!head.contains("authorization"), "{head}");
+}
+
+#[test]
+fn betas_go_to_claude_from_its_own_clients() {
+    for (surface, model, passed) in [
+        (Surface::Messages, "claude-x", true),
+        (Surface::Messages, "gemini-x", false),
+        (Surface::Chat, "claude-x", false),
+    ] {
+        let body = r#"{"model":"m","max_tokens":9,"messages":[{"role":"user","content":"Hi"}]}"#;
+        let mut ask = Ask::read(surface, body.as_bytes()).unwrap();
+        ask.envelope.anthropic.push(("anthropic-version", b"2023-06-01".to_vec()));
+        ask.envelope.anthropic.push(("anthropic-beta", b"b".to_vec()));
+        let mut out = Buf::new();
+        let site = Site { authority: "h", model, ..Site::default() };
+        Vertex::send(&ask, body.as_bytes(), &site, UnixMs(0), &mut out).unwrap();
+        let sent = String::from_utf8(out.as_slice().to_vec()).unwrap();
+        assert_eq!(sent.contains("\r\nanthropic-beta: b\r\n"), passed, "{sent}");
+        assert!(!sent.contains("anthropic-version"), "{sent}");
+    }
 }
 
 #[test]
@@ -167,6 +188,21 @@ fn the_first_event_tells_whose_answer_it_is() {
     for count in 0..claudes().len() {
         assert_eq!(told(&claudes()[..count], false), Err(Fault::Truncated), "{count}");
     }
+}
+
+#[test]
+fn a_client_of_the_messages_api_sees_no_event_of_the_server() {
+    let (mut adapter, mut told) = (Vertex::default(), Told::new(Dialect::Messages));
+    let (mut out, mut count) = (Buf::new(), 0);
+    let (shown, id, seconds) = ("shown", "req", 9);
+    let mut sink = Sink { out: &mut out, shown, events: &mut count, id, seconds, told: &mut told };
+    for event in claudes() {
+        adapter.feed(event.to_string().as_bytes(), &mut sink).unwrap();
+    }
+    adapter.close(false, &mut sink).unwrap();
+    let out = String::from_utf8(out.as_slice().to_vec()).unwrap();
+    assert!(out.contains("from claude") && out.contains("message_stop"), "{out}");
+    assert!(!out.contains("vertex_event"), "{out}");
 }
 
 #[test]
