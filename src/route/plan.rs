@@ -104,7 +104,7 @@ pub struct ProviderRow {
 impl ProviderRow {
     /// Whether it takes access tokens and has none that is good.
     pub fn lacks_token(&self, now: Tick) -> bool {
-        self.token.as_ref().is_some_and(|token| token.current(now).is_none())
+        self.token.as_ref().is_some_and(|token| !token.is_good(now))
     }
 }
 

@@ -58,6 +58,11 @@ impl Token {
         self.lease.load_full().filter(|lease| lease.until > now)
     }
 
+    /// Whether there is a token that is still good.
+    pub fn is_good(&self, now: Tick) -> bool {
+        self.lease.load().as_ref().is_some_and(|lease| lease.until > now)
+    }
+
     /// A new token, good until then. Only one thread publishes.
     pub fn publish(&self, token: Secret, until: Tick) {
         let serial = self.fetched.fetch_add(1, Ordering::Relaxed) + 1;
@@ -107,6 +112,7 @@ mod tests {
         let first = token.current(Tick(9)).unwrap();
         assert_eq!((first.token.expose(), first.serial), (&b"one"[..], 1));
         assert!(token.current(Tick(10)).is_none());
+        assert_eq!([token.is_good(Tick(9)), token.is_good(Tick(10))], [true, false]);
         token.refuse(first.serial);
         assert!(token.is_refused());
         token.publish(Secret::new("two"), Tick(20));

@@ -135,7 +135,7 @@ impl Row {
             }
             Err(why) => {
                 if self.failures == 0 {
-                    let has_one = self.token.current(uring::now()).is_some();
+                    let has_one = self.token.is_good(uring::now());
                     let last =
                         if has_one { "; the last one stays in use while it is good" } else { "" };
                     say(&format!("{name}: no access token could be fetched: {why}{last}"));
