@@ -20,7 +20,7 @@ const SECRET: &str = "sk-inline-0123456789";
 fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
     let value = match reference {
         Ref::Env(name) => match name.as_str() {
-            "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" => "sk-test-1\n",
+            "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" | "AZURE_OPENAI_API_KEY" => "sk-test-1\n",
             "COHERE_KEY" | "MISTRAL_KEY" => "sk-test-4",
             "OTHER" | "LOCAL_KEY_A" => "sk-test-2",
             "AWS_ACCESS_KEY_ID" => "AKID",
@@ -35,10 +35,27 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
             "ca.pem" => "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
             "local-key-b" => "sk-test-3\n",
             "not-a-ca.pem" => "hello",
-            _ => return Err("no such file".into()),
+            other => return key_file(other),
         },
     };
     Ok(value.into())
+}
+
+/// Key files of service accounts.
+fn key_file(name: &str) -> Result<Vec<u8>, String> {
+    let (pem, uri) = ("-----BEGIN PRIVATE KEY-----\\n", "https://oauth2.googleapis.com/token");
+    let (kind, project, pem, uri) = match name {
+        "vertex-key.json" => ("service_account", "\"project_id\": \"own\",", pem, uri),
+        "bare-key.json" => ("service_account", "", pem, uri),
+        "user-key.json" => ("authorized_user", "", pem, uri),
+        "no-pem-key.json" => ("service_account", "", SECRET, uri),
+        "clear-text-key.json" => ("service_account", "", pem, "http://token.example/"),
+        _ => return Err("no such file".into()),
+    };
+    let text = format!(
+        "{{\"type\": \"{kind}\", {project} \"private_key\": \"{pem}\", \"client_email\": \"a@b\", \"token_uri\": \"{uri}\"}}"
+    );
+    Ok(text.into_bytes())
 }
 
 fn load(text: &str) -> Result<Config, Vec<Problem>> {
@@ -128,6 +145,57 @@ fn the_full_file_says_the_defaults() {
     assert_eq!((aws.region.as_str(), bedrock.keys.len()), ("us-east-1", 0));
     // The hash of "test", which the file gives in hex.
     assert_eq!(config.auth[1].sha256[..4], [0x9f, 0x86, 0xd0, 0x81]);
+}
+
+#[test]
+fn clouds_are_addressed_by_what_the_section_says() {
+    let at = |section: &str| {
+        let config = load(&format!("[providers.p]\n{section}")).map_err(|p| lines(&p)).unwrap();
+        let (_, provider) = config.providers.iter().next().unwrap();
+        (provider.base.text(), provider.api_version.clone(), provider.account.clone())
+    };
+    let azure = "kind = \"azure\"\nkey = \"env:KEY\"\nbase_url = \"https://r.openai.azure.com";
+    for end in ["", "/", "/openai", "/openai/v1"] {
+        let dated = format!("{azure}{end}\"\napi_version = \"2025-04-01-preview\"");
+        let (base, version, _) = at(&dated);
+        assert_eq!(base, "https://r.openai.azure.com/openai", "{end}");
+        assert_eq!(version.as_deref(), Some("2025-04-01-preview"));
+        let (base, version, _) = at(&format!("{azure}{end}\""));
+        assert_eq!(
+            (base.as_str(), version),
+            ("https://r.openai.azure.com/openai/v1", None),
+            "{end}"
+        );
+    }
+    let account = "kind = \"vertex\"\nservice_account = \"file:vertex-key.json\"";
+    let google = "googleapis.com/v1/projects";
+    for (section, want) in [
+        (account.to_owned(), format!("https://aiplatform.{google}/own/locations/global")),
+        (
+            format!("{account}\nproject = \"example.com:p\"\nlocation = \"europe-west1\""),
+            format!(
+                "https://europe-west1-aiplatform.{google}/example.com:p/locations/europe-west1"
+            ),
+        ),
+        (
+            format!("{account}\nlocation = \"eu\""),
+            format!("https://aiplatform.eu.rep.{google}/own/locations/eu"),
+        ),
+        (
+            format!("{account}\nbase_url = \"http://127.0.0.1:1/v1\""),
+            String::from("http://127.0.0.1:1/v1/projects/own/locations/global"),
+        ),
+        (
+            String::from("kind = \"vertex\"\nkey = \"env:KEY\""),
+            String::from("https://aiplatform.googleapis.com/v1"),
+        ),
+    ] {
+        let (base, _, account) = at(&section);
+        assert_eq!(base, want, "{section}");
+        let Some(account) = account else { continue };
+        assert_eq!(account.token_url.text(), "https://oauth2.googleapis.com/token");
+        assert_eq!((account.email.as_str(), account.key_id), ("a@b", None));
+    }
 }
 
 /// The keys of `text` by section, as `keys()` names sections: live keys and those of inline tables.
@@ -348,7 +416,9 @@ fn from_env_serves_the_catalogue_or_nothing() {
 
 #[test]
 fn a_vendor_needs_only_its_key() {
-    for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
+    // Azure and Vertex are at another address for each customer.
+    let at_home = |kind: &Kind| kind.sends() && !kind.base_url().is_empty();
+    for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| at_home(kind)) {
         let mut text = format!("[providers.p]\nkind = \"{name}\"\nkey = \"env:KEY\"\n");
         // Where a vendor has several places, one must be named.
         let region = if kind.signs() { "us-east-1" } else { "" };

@@ -51,13 +51,13 @@ const FLOORS: &[Floor] = &[
     Floor {
         name: "config",
         below: &["base", "llm"],
-        crates: &["serde", "toml", "sha2"],
+        crates: &["serde", "serde_json", "toml", "sha2"],
         pure: true,
     },
     Floor {
         name: "route",
         below: &["base", "config"],
-        crates: &["smallvec", "serde_json", "toml"],
+        crates: &["arc_swap", "smallvec", "serde_json", "toml"],
         pure: true,
     },
     Floor {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::app::control::{self, Origin};
-use crate::app::{demo, sandbox, say, serve, translate};
+use crate::app::{demo, sandbox, say, serve, tokens, translate};
 use crate::config::{Config, Problem};
 use crate::llm::dialects::Dialect;
 use crate::llm::request::{Ask, Surface};
@@ -177,6 +177,7 @@ fn check(path: &Path) -> Result<(), Stop> {
     let origin = path.display().to_string();
     let config = control::load(path).map_err(|found| Stop::config(&origin, &found))?;
     let table = route::compile(&config, None).map_err(|found| Stop::config(&origin, &found))?;
+    tokens::check(&config).map_err(|found| Stop::config(&origin, &found))?;
     say::line(&format!(
         "{origin} is good: {} providers, {} models, {} routes, {} targets",
         config.providers.len(),

@@ -43,6 +43,11 @@ pub struct Translated {
 pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
     match api {
         "openai-chat" if provider == "mistral" => Some((Kind::Mistral, Surface::Chat)),
+        // Where both are served, the answer tells whose it is.
+        "anthropic-messages" | "gemini-generate" if provider == "vertex" => {
+            Some((Kind::Vertex, Surface::Chat))
+        }
+        "openai-chat" if provider == "azure" => Some((Kind::AZURE, Surface::Chat)),
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
         "cohere-v2-chat" => Some((Kind::Cohere, Surface::Chat)),
         "ollama-chat" | "ollama-generate" => Some((Kind::Ollama, Surface::Chat)),

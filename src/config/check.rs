@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::aws::{self, Given};
 use super::catalog;
+use super::cloud::{Around, Cloud};
 use super::models::{Known, model, passthrough, route};
 use super::raw::{self, Node, Reader, Section};
 use super::settings::{self, Level};
@@ -59,8 +60,10 @@ pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem
     let mut text = String::new();
     let mut used: Vec<&str> = Vec::new();
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
-        // Some kinds usually want no key, and of several APIs of one vendor the first is meant.
-        if kind.key_variable().is_empty() || used.contains(&kind.key_variable()) {
+        // Some kinds usually want no key, some are at another address for each customer, and of several APIs of
+        // one vendor the first is meant.
+        let variable = kind.key_variable();
+        if variable.is_empty() || kind.base_url().is_empty() || used.contains(&variable) {
             continue;
         }
         used.push(kind.key_variable());
@@ -331,18 +334,33 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
         base_url: section.has("base_url"),
     };
     let region = aws::region(reader, &mut section, kind);
-    let base = match section.take("base_url") {
+    let written = section.take("base_url");
+    let base = match &written {
         Some(node) => {
-            let value = reader.string(&node, "")?;
+            let value = reader.string(node, "")?;
             text::base_url(value).map_err(|wrong| reader.wrong(&node.place, wrong)).ok()
         }
         None => kind.and_then(|kind| aws::base_url(reader, &place, kind, &region)),
     };
+    let has_key = section.has("key") || section.has("keys");
     let keys = provider_keys(reader, &mut section);
     let aws = aws::keys(reader, &mut section, &place, given, &region);
-    let ca = section.take("ca").and_then(|node| ca(reader, &node, base.as_ref()));
+    let has_base_url = written.is_some();
+    let around = Around { place: &place, kind, base, has_base_url, has_key };
+    let placed = Cloud::take(&mut section).place(reader, around);
+    let ca = section.take("ca").and_then(|node| ca(reader, &node, placed.base.as_ref()));
     let settings = settings::patch(reader, &mut section, Level::Provider);
-    Some(Provider { name, kind: kind?, base: base?, keys, aws, ca, settings })
+    Some(Provider {
+        name,
+        kind: kind?,
+        base: placed.base?,
+        keys,
+        aws,
+        account: placed.account,
+        api_version: placed.api_version,
+        ca,
+        settings,
+    })
 }
 
 fn speaks() -> String {

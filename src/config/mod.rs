@@ -18,6 +18,7 @@
 mod aws;
 pub mod catalog;
 mod check;
+mod cloud;
 mod models;
 mod raw;
 mod settings;
@@ -109,10 +110,27 @@ pub struct Provider {
     pub keys: Vec<Secret>,
     /// What requests are signed with instead.
     pub aws: Option<Arc<AwsKeys>>,
+    /// Whom access tokens are asked for, instead of keys.
+    pub account: Option<ServiceAccount>,
+    /// The dated version of Azure's API; `None`: v1, or another kind.
+    pub api_version: Option<String>,
     /// PEM text of the CA to trust for this provider instead of the built-in roots.
     pub ca: Option<Vec<u8>>,
     /// What it overrides of `[defaults]`.
     pub settings: Patch,
+}
+
+/// Who asks for access tokens, and where (RFC 7523).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its name.
+    pub email: String,
+    /// Which of its keys this is.
+    pub key_id: Option<String>,
+    /// The private key, PEM text.
+    pub key: Secret,
+    /// Where tokens are given: https, or http on loopback.
+    pub token_url: BaseUrl,
 }
 
 /// An `http` or `https` URL without user, query or fragment (RFC 3986 section 3).
@@ -129,6 +147,12 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
+    /// The URL as text, the scheme's own port left out.
+    pub fn text(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.path)
+    }
+
     /// The value for a `Host` field (RFC 9110 section 7.2): the port only if it isn't the scheme's
     /// own, IPv6 addresses in brackets.
     pub fn authority(&self) -> String {

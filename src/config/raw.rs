@@ -77,6 +77,10 @@ pub(super) const PROVIDER: &[&str] = &[
     "session_token",
     "region",
     "ca",
+    "api_version",
+    "project",
+    "location",
+    "service_account",
 ];
 /// Own keys of a model.
 pub(super) const MODEL: &[&str] = &["targets", "fallbacks"];

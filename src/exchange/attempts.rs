@@ -11,13 +11,13 @@ use crate::exchange::relay::Reads;
 use crate::exchange::verdict::{self, Verdict};
 use crate::exchange::{Cx, Exchange, Output, Side, answer};
 use crate::llm::prompt::Unreadable;
-use crate::llm::provider::{Said, Site};
+use crate::llm::provider::{Badge, Said, Site};
 use crate::llm::providers::{Kind, Stream};
 use crate::llm::quirks::Fate;
 use crate::llm::request::Surface;
 use crate::llm::sink::Told;
 use crate::route::health::{Outcome as Health, Pass};
-use crate::route::{Attempt, Table};
+use crate::route::{Attempt, ProviderRow, Table};
 
 impl Exchange {
     /// Starts the plan's next attempt in `id`, if plan, budget and deadline allow. Says whether it did.
@@ -57,6 +57,11 @@ impl Exchange {
                 Some(after) if !hedge => cx.now + after,
                 _ => Tick::NEVER,
             };
+        }
+        if cx.table.providers[target.provider].lacks_token(cx.now) {
+            // No connection could help.
+            self.fail_lane(id, Failure::of(Fault::NoToken), cx);
+            return true;
         }
         let by = cx.now + attempt.connect;
         self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: false, by });
@@ -99,17 +104,26 @@ impl Exchange {
         let attempt = self.plan.attempts[usize::from(lane.attempt)].clone();
         let target = &cx.table.targets[attempt.target];
         let provider = &cx.table.providers[target.provider];
+        let lease = provider.token.as_ref().and_then(|token| token.current(cx.now));
+        let lacks_token = provider.lacks_token(cx.now);
+        lane.lease = lease.as_ref().map_or(0, |lease| lease.serial);
         let site = Site {
             authority: &provider.authority,
             path: &provider.path,
-            key: target.key.as_ref(),
+            key: lease.as_ref().map(|lease| &lease.token).or(target.key.as_ref()),
             aws: provider.aws.as_deref(),
+            badge: badge(provider),
+            api_version: provider.api_version.as_deref(),
             model: &attempt.model,
         };
         let kind = provider.kind;
         lane.stream = Stream::new(kind);
         lane.told = Told::new(self.ask.surface.dialect());
-        let sent = lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out);
+        let sent = if lacks_token {
+            Err(Fault::NoToken)
+        } else {
+            lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out)
+        };
         lane.reused = reused;
         lane.stage = Stage::Head;
         let head = if self.ask.stream { attempt.head } else { attempt.answer };
@@ -367,7 +381,21 @@ impl Exchange {
         {
             target.breaker.cool(cx.now + wait, failure.status);
         }
+        if failure.is_some_and(|failure| failure.status == 401)
+            && let Some(token) = &cx.table.providers[target.provider].token
+        {
+            token.refuse(lane.lease);
+        }
         target.breaker.end(lane.pass.take().unwrap_or(Pass::Normal), outcome, cx.now);
+    }
+}
+
+/// How a provider's credential is told.
+fn badge(provider: &ProviderRow) -> Badge {
+    match provider.kind {
+        _ if provider.token.is_some() => Badge::Token,
+        Kind::AZURE => Badge::ApiKey,
+        _ => Badge::Usual,
     }
 }
 

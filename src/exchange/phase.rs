@@ -126,6 +126,8 @@ pub struct Lane {
     pub(super) stage: Stage,
     /// What the breaker gave; returned once.
     pub(super) pass: Option<Pass>,
+    /// Which of the provider's access tokens it shows; 0: none.
+    pub(super) lease: u64,
     /// The connection came from the pool.
     pub(super) reused: bool,
     /// A response byte has arrived.
@@ -190,6 +192,7 @@ impl Lane {
             record,
             stage: Stage::Dialing,
             pass: Some(pass),
+            lease: 0,
             reused: false,
             heard: false,
             out: Buf::new(),

@@ -902,3 +902,41 @@ fn outcomes_read_well() {
     assert_eq!(Outcome::Status(503).to_string(), "503");
     assert_eq!(Outcome::Fault(Fault::HeadTimeout).to_string(), "head_timeout");
 }
+
+/// Gives provider `i` a token that is good until then.
+fn give_token(world: &mut World, i: usize, until: Tick) -> std::sync::Arc<route::token::Token> {
+    let token_url = config::BaseUrl { tls: true, host: "h".into(), port: 443, path: "/t".into() };
+    let key = crate::base::secret::Secret::new("pem");
+    let account = config::ServiceAccount { email: "a@b".into(), key_id: None, key, token_url };
+    let token = std::sync::Arc::new(route::token::Token::new(account));
+    token.publish(crate::base::secret::Secret::new("t"), until);
+    world.table.providers[crate::base::ids::ProviderId(i as u16)].token = Some(token.clone());
+    token
+}
+
+#[test]
+fn a_token_that_ends_on_the_way_costs_an_attempt_and_no_dial() {
+    for hedge in ["off", "10ms"] {
+        let defaults = format!("first_content_timeout = \"1s\"\nhedge_after = \"{hedge}\"");
+        let mut world = World::new(&defaults, vec![hang(HEAD), say(good("p1")), say(good("p2"))]);
+        let until = world.now + Ms(5);
+        let token = give_token(&mut world, 1, until);
+        let report = world.run(true);
+        assert!(report.text().contains("hello from p2"), "{hedge}: {}", report.text());
+        assert_eq!(report.dials, [9000, 9002], "{hedge}");
+        let attempts = report.attempts();
+        assert_eq!(attempts[1..], ["no_token", "ok"], "{hedge}: {attempts:?}");
+        assert!(!token.is_refused(), "{hedge}");
+    }
+}
+
+#[test]
+fn a_token_that_was_not_accepted_is_refused() {
+    for (answer, refused) in [(status(401, "", "{}"), true), (status(403, "", "{}"), false)] {
+        let mut world = World::new("", vec![say(answer), say(good("p1"))]);
+        let token = give_token(&mut world, 0, Tick::NEVER);
+        let report = world.run(true);
+        assert!(report.text().contains("hello from p1"));
+        assert_eq!(token.is_refused(), refused);
+    }
+}

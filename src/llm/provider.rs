@@ -26,8 +26,33 @@ pub struct Site<'a> {
     pub key: Option<&'a Secret>,
     /// What the request is signed with, at providers of the kind that has its requests signed.
     pub aws: Option<&'a AwsKeys>,
+    /// How the credential is told.
+    pub badge: Badge,
+    /// The dated version of the API, where the address says it (Azure's deployments).
+    pub api_version: Option<&'a str>,
     /// The model, in the provider's words.
     pub model: &'a str,
+}
+
+/// How a credential is told, for adapters that know several ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Badge {
+    /// The adapter's own.
+    #[default]
+    Usual,
+    /// Azure's: `api-key`.
+    ApiKey,
+    /// `authorization: Bearer`, with an access token that was fetched.
+    Token,
+}
+
+/// Whether a model's name can stand in the path of an address as it is, `separators` allowed beside what
+/// stands in names: the client may have chosen it, and it must not lead anywhere else.
+pub fn is_path_part(model: &str, separators: &[u8]) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~@".contains(&b);
+    !model.is_empty()
+        && model.bytes().all(|b| plain(b) || separators.contains(&b))
+        && !model.split('/').any(|part| matches!(part, "" | "." | ".."))
 }
 
 /// What a provider said of an error, bounded; for the client and for the verdict.
@@ -103,10 +128,11 @@ pub trait Provider: Default {
     const NAME: &'static str;
 
     /// The vendor's own base URL, for a provider of the config that names none. With `{region}` in it, it
-    /// is one of many, and the config names the region.
+    /// is one of many, and the config names the region; empty where each customer has another.
     const BASE_URL: &'static str;
 
-    /// The environment variable that usually holds the vendor's key.
+    /// The environment variable that usually holds the vendor's key; a base URL of its own is needed to
+    /// use it unasked.
     const KEY_VARIABLE: &'static str;
 
     /// Whether requests may be signed with keys of AWS instead of carrying a key.

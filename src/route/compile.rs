@@ -7,12 +7,13 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::health::Breaker;
 use super::plan::{Endpoint, Line, ModelRow, ProviderRow, RouteRow, Table, Target};
+use super::token::Token;
 use crate::base::ids::{EndpointId, ProviderId, TargetId};
 use crate::config::{Config, Model, Patch, Problem, Provider, Settings, TargetSpec};
 
 /// Compiles a config. Breakers of `previous` are carried over where name, endpoint and credential are
 /// the same (under another rule they start closed, and keep their cool-down), budgets where name and
-/// rule are.
+/// rule are, access tokens where name and account are.
 ///
 /// # Errors
 /// More providers, targets or models than an id can count; a target with two different breakers.
@@ -62,9 +63,14 @@ impl Maker<'_> {
         let endpoint = self.endpoint(provider);
         let name: Arc<str> = provider.name.as_str().into();
         let rule = self.config.settings.with(&provider.settings).retry_budget;
-        let kept = self.previous.and_then(|table| {
-            let row = &table.providers[*table.provider_by_name.get(&name)?];
-            (row.budget.rule() == rule).then(|| row.budget.clone())
+        let old = self
+            .previous
+            .and_then(|table| Some(&table.providers[*table.provider_by_name.get(&name)?]));
+        let kept = old.and_then(|row| (row.budget.rule() == rule).then(|| row.budget.clone()));
+        let token = provider.account.as_ref().map(|account| {
+            let kept = old.and_then(|row| row.token.clone());
+            let kept = kept.filter(|token| token.account() == account);
+            kept.unwrap_or_else(|| Arc::new(Token::new(account.clone())))
         });
         let id = self.table.providers.push(ProviderRow {
             name: name.clone(),
@@ -73,6 +79,8 @@ impl Maker<'_> {
             authority: provider.base.authority().into(),
             path: provider.base.path.as_str().into(),
             aws: provider.aws.clone(),
+            api_version: provider.api_version.as_deref().map(Arc::from),
+            token,
             budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
             wildcard: Vec::new(),
         });

@@ -18,6 +18,7 @@ mod plan;
 mod ring;
 #[cfg(test)]
 mod tests;
+pub mod token;
 
 pub use compile::compile;
 pub use explain::{Explained, Reason, Shown, explain};

@@ -41,6 +41,8 @@ pub(super) struct Candidate<'t> {
     pub(super) shown: Arc<str>,
     pub(super) why: Why,
     pub(super) standing: Standing,
+    /// Its provider takes access tokens and has none that is good.
+    pub(super) lacks_token: bool,
     provider: ProviderId,
     /// Which model of the sequence it belongs to; 0 is the one asked for.
     group: u16,
@@ -233,6 +235,7 @@ impl<'t> Gather<'t> {
                     shown: shown.clone(),
                     why: if step == 0 { usual } else { Why::Credential },
                     standing: target.breaker.standing(self.now),
+                    lacks_token: self.table.providers[target.provider].lacks_token(self.now),
                     provider: target.provider,
                     group: self.groups,
                     place: u16::try_from(place).unwrap_or(u16::MAX),
@@ -344,15 +347,18 @@ fn all_cooling(list: &List<'_>, now: Tick) -> Option<Refusal> {
     Some(Refusal::Cooling { retry_after, status: worst })
 }
 
-/// Open ones to the end in their order, cooling ones after them by soonest end.
+/// Open ones to the end in their order, cooling ones after them by soonest end, and last what could not
+/// be asked at all.
 fn move_unwell(list: &mut List<'_>) {
     list.sort_by_key(|candidate| match candidate.standing {
+        _ if candidate.lacks_token => (3, Tick(0)),
         Standing::Ready | Standing::HalfOpen => (0, Tick(0)),
         Standing::Open { .. } => (1, Tick(0)),
         Standing::Cooling { until, .. } => (2, until),
     });
     for candidate in list {
         candidate.why = match candidate.standing {
+            _ if candidate.lacks_token => Why::MovedNoToken,
             Standing::Ready | Standing::HalfOpen => candidate.why,
             Standing::Open { .. } => Why::MovedOpen,
             Standing::Cooling { .. } => Why::MovedCooling,

@@ -571,3 +571,36 @@ fn breakers_are_sent_between_cores() {
     shared::<Breaker>();
     shared::<Table>();
 }
+
+/// Vertex before a provider of the usual kind, with the account of `email`.
+fn with_account(email: &str) -> Config {
+    let text = "[providers.v]\nkind = \"vertex\"\nservice_account = \"file:key.json\"\n\
+                [providers.p]\nkind = \"openai\"\n[models.m]\ntargets = [\"v/m\", \"p/m\"]\n";
+    let key =
+        format!(r#"{{"project_id":"p","private_key":"-----BEGIN X","client_email":"{email}"}}"#);
+    config::load(text, &|_| Ok(key.clone().into_bytes())).unwrap()
+}
+
+fn token(table: &Table) -> &std::sync::Arc<super::token::Token> {
+    table.providers.iter().next().unwrap().1.token.as_ref().unwrap()
+}
+
+#[test]
+fn a_target_without_a_token_stands_last_until_there_is_one() {
+    let table = compile(&with_account("a@b"), None).unwrap();
+    assert_eq!(planned(&table, &wish("m"), 0), ["p/m m target", "v/m m moved_no_token"]);
+    let until = NOW + Ms(1);
+    token(&table).publish(crate::base::secret::Secret::new("t"), until);
+    assert_eq!(planned(&table, &wish("m"), 0), ["v/m m primary", "p/m m target"]);
+    let plan = pick(&table, &wish("m"), 0, until).unwrap();
+    assert_eq!(said(&table, &plan)[1], "v/m m moved_no_token", "its time is over");
+}
+
+#[test]
+fn a_reload_keeps_the_token_of_the_same_account() {
+    let old = compile(&with_account("a@b"), None).unwrap();
+    let same = compile(&with_account("a@b"), Some(&old)).unwrap();
+    assert!(std::sync::Arc::ptr_eq(token(&old), token(&same)));
+    let other = compile(&with_account("c@d"), Some(&old)).unwrap();
+    assert!(!std::sync::Arc::ptr_eq(token(&old), token(&other)));
+}

@@ -25,3 +25,4 @@ mod rig;
 mod sandbox;
 mod tls;
 mod translated;
+mod vertex;

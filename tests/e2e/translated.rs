@@ -90,7 +90,7 @@ pub fn chunks(answer: &Response) -> Vec<Value> {
     chunks.map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
-fn check_claude(answer: &Response, case: &str) {
+pub fn check_claude(answer: &Response, case: &str) {
     assert!(answer.text().ends_with("data: [DONE]\n\n"), "{case}");
     let chunks = chunks(answer);
     assert!(chunks.iter().all(|c| c["id"] == "msg_1" && c["model"] == "m"), "{case}");

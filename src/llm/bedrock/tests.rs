@@ -45,8 +45,13 @@ const CLAUDE: &str = "eu.anthropic.claude-sonnet-4-5-20250929-v1:0";
 #[test]
 fn a_request_by_key_has_its_head_and_body() {
     let key = Secret::new("bearer-key");
-    let site =
-        Site { authority: "host:1", path: "/base", key: Some(&key), model: CLAUDE, aws: None };
+    let site = Site {
+        authority: "host:1",
+        path: "/base",
+        key: Some(&key),
+        model: CLAUDE,
+        ..Site::default()
+    };
     let path = "/base/model/eu.anthropic.claude-sonnet-4-5-20250929-v1%3A0";
     for (kind, stream, operation) in [
         (Kind::Bedrock, false, "converse"),
@@ -86,7 +91,8 @@ fn a_signature_verifies_by_what_was_sent() {
         [(CLAUDE, "", None), (CLAUDE, "/base", Some("aws-token==")), (arn, "", None)]
     {
         let keys = keys(token);
-        let site = Site { authority: "host:1", path: base, aws: Some(&keys), model, key: None };
+        let site =
+            Site { authority: "host:1", path: base, aws: Some(&keys), model, ..Site::default() };
         for kind in [Kind::Bedrock, Kind::BedrockInvoke] {
             let mut ask = Ask::read(Surface::Chat, BODY).unwrap();
             ask.stream = true;
@@ -126,7 +132,7 @@ fn a_signature_verifies_by_what_was_sent() {
 #[test]
 fn what_can_not_be_said_is_not_sent() {
     let key = Secret::new("k");
-    let site = |model| Site { authority: "h", path: "", key: Some(&key), model, aws: None };
+    let site = |model| Site { authority: "h", path: "", key: Some(&key), model, ..Site::default() };
     let invoke = |model, body: &Value| {
         sent(Kind::BedrockInvoke, &site(model), true, body.to_string().as_bytes())
     };
@@ -144,7 +150,8 @@ fn what_can_not_be_said_is_not_sent() {
     tier["service_tier"] = json!("auto");
     assert!(invoke(CLAUDE, &tier).unwrap().1.get("service_tier").is_none());
     let broken = Secret::new("a\r\nb: c");
-    let site = Site { authority: "h", path: "", key: Some(&broken), model: CLAUDE, aws: None };
+    let site =
+        Site { authority: "h", path: "", key: Some(&broken), model: CLAUDE, ..Site::default() };
     assert_eq!(sent(Kind::Bedrock, &site, true, BODY).err(), Some(Fault::Unsendable));
     let ask = Ask { surface: Surface::Embeddings, ..Ask::default() };
     for kind in [Kind::Bedrock, Kind::BedrockInvoke] {
@@ -162,7 +169,7 @@ fn features_in_trial_are_for_claude_alone() {
         path: "",
         key: Some(&key),
         model: "amazon.nova-lite-v1:0",
-        aws: None,
+        ..Site::default()
     };
     let (_, body) = sent(Kind::Bedrock, &site, true, BODY).unwrap();
     assert!(body.get("additionalModelRequestFields").is_none(), "{body}");

@@ -28,12 +28,12 @@ pub mod own;
 
 use smallvec::SmallVec;
 
-use crate::base::fail::Fault;
+use crate::base::fail::{Failure, Fault};
 use crate::llm::dialects::{Dialect, chat, messages};
-use crate::llm::errors::error_of;
+use crate::llm::errors::{error_of, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::prompt::Family;
-use crate::llm::provider::Said;
+use crate::llm::provider::{Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
 
@@ -564,6 +564,22 @@ const WHOLE: u64 = u64::MAX;
 const ID_MAX: usize = 128;
 /// Calls that are open at once: real streams have one.
 const OPEN_MAX: usize = 64;
+
+/// Names what an error status means, at Anthropic and wherever its server runs.
+pub fn refuse(refusal: &Refusal<'_>) -> Refused {
+    let said = said_of_body(refusal.body);
+    let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
+    let message = said.as_ref().map(|said| said.message.to_ascii_lowercase());
+    let tells = |phrase: &str| message.as_ref().is_some_and(|message| message.contains(phrase));
+    let fault = match fault {
+        // An empty account is told with the status of a bad request.
+        Fault::Client if tells("credit balance is too low") => Fault::Credential,
+        Fault::Client if tells("content filtering policy") => Fault::ContentPolicy,
+        other => other,
+    };
+    let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
+    Refused { failure, said }
+}
 
 #[cfg(test)]
 mod tests;

@@ -51,6 +51,12 @@ impl Chunk {
         chunk
     }
 
+    /// Whether it has neither a choice nor counts: what Azure's filters found of the prompt, before the
+    /// answer has a name.
+    pub(super) fn says_nothing(&self, bytes: &[u8]) -> bool {
+        self.choices.is_some() && self.usage.is_none() && self.items(bytes).next().is_none()
+    }
+
     /// Whether there is a choice at all.
     pub(super) fn answers(&self, bytes: &[u8]) -> bool {
         self.choices.is_some_and(|value| value.kind == Kind::Array)

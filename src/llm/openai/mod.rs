@@ -80,6 +80,9 @@ impl Answer {
         if chunk.is_text && is_chat {
             return self.pass_text(payload, &chunk, sink);
         }
+        if chunk.is_nameless && chunk.says_nothing(payload) {
+            return Ok(Mark::Event);
+        }
         let mut repeated = SmallVec::new();
         let mut substance = false;
         // Only a chat client can take a chunk as it came.

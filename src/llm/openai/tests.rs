@@ -368,3 +368,72 @@ fn said_blocks(out: &str) -> Vec<serde_json::Value> {
     let deltas = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]["thinking_blocks"][0]);
     deltas.filter(|block| block.is_object()).cloned().collect()
 }
+
+#[test]
+fn what_azure_filters_does_not_disturb() {
+    let prompt = r#"{"choices":[],"created":0,"id":"","model":"","object":"","prompt_filter_results":[{"prompt_index":0,"content_filter_results":{}}]}"#;
+    let found = r#""content_filter_results":{"hate":{"filtered":false,"severity":"safe"}}"#;
+    let failed = r#""content_filter_result":{"error":{"code":"content_filter_error","message":"The contents are not filtered"}}"#;
+    let text = |more: &str| {
+        chunk(&format!(r#"{{"index":0,"delta":{{"content":"hi"}},"finish_reason":null,{more}}}"#))
+    };
+    let stop = chunk(&format!(r#"{{"index":0,"delta":{{}},"finish_reason":"stop",{found}}}"#));
+    let late = format!(
+        r#"{{"id":"","object":"","created":0,"model":"","choices":[{{"index":0,"finish_reason":null,{found},"content_filter_offsets":{{"check_offset":4}}}}]}}"#
+    );
+    let usage = r#"{"id":"c","object":"chat.completion.chunk","created":7,"model":"up","choices":[],"usage":{"prompt_tokens":1,"completion_tokens":2,"total_tokens":3}}"#;
+    for (case, payloads) in [
+        ("at once", vec![prompt, &text(found), &text(failed), &stop, usage, "[DONE]"]),
+        ("late", vec![prompt, &text(found), &text(failed), &late, &stop, &late, usage, "[DONE]"]),
+    ] {
+        let (out, end) = play(&payloads);
+        assert_eq!(end, Ok(()), "{case}: {out}");
+        let told = said(&out);
+        for chunk in &told {
+            let named = (&chunk["id"], &chunk["object"], &chunk["model"]);
+            assert_eq!(
+                named,
+                (&"c".into(), &"chat.completion.chunk".into(), &"shown".into()),
+                "{case}: {chunk}"
+            );
+        }
+        let choices = told.iter().map(|chunk| &chunk["choices"][0]);
+        let text: String = choices.clone().filter_map(|c| c["delta"]["content"].as_str()).collect();
+        assert_eq!(text, "hihi", "{case}");
+        let ends: Vec<_> = choices.filter_map(|c| c["finish_reason"].as_str()).collect();
+        assert_eq!(ends, ["stop"], "{case}");
+        let usages = told.iter().filter(|chunk| chunk["usage"]["total_tokens"] == 3).count();
+        assert_eq!(usages, 1, "{case}: {out}");
+        assert!(out.ends_with("data: [DONE]\n\n"), "{case}");
+    }
+}
+
+#[test]
+fn azures_errors_are_named() {
+    let filtered = r#"{"error":{"message":"The response was filtered","type":null,"param":"prompt","code":"content_filter","status":400,"innererror":{"code":"ResponsibleAIPolicyViolation","content_filter_result":{}}}}"#;
+    for (status, body, fault) in [
+        (400, filtered, Fault::ContentPolicy),
+        (401, r#"{"error":{"code":"401","message":"Access denied"}}"#, Fault::Credential),
+        (
+            404,
+            r#"{"error":{"type":"invalid_request_error","code":"DeploymentNotFound","message":"m"}}"#,
+            Fault::NotFound,
+        ),
+        (404, r#"{"error":{"code":"404","message":"Resource not found"}}"#, Fault::NotFound),
+        (424, r#"{"error":{"code":"424","message":"filters are down"}}"#, Fault::Unavailable),
+        (
+            429,
+            r#"{"error":{"code":"RateLimitReached","message":"Please retry after 26 seconds."}}"#,
+            Fault::RateLimited,
+        ),
+    ] {
+        let (body, surface) = (body.as_bytes(), crate::llm::request::Surface::Chat);
+        let refusal = Refusal { status, body, surface, ..Refusal::default() };
+        let refused = Answer::refuse(&refusal);
+        assert_eq!(refused.failure.fault, fault, "{}", String::from_utf8_lossy(body));
+        assert!(!refused.said.unwrap().message.is_empty());
+    }
+    // The same body inside a 200.
+    let (_, end) = play(&[filtered]);
+    assert_eq!(end, Err(Fault::ErrorEvent));
+}

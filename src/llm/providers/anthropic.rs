@@ -6,9 +6,9 @@
 use std::borrow::Cow;
 
 use crate::base::buf::Buf;
-use crate::base::fail::{Failure, Fault};
+use crate::base::fail::Fault;
 use crate::base::tick::UnixMs;
-use crate::llm::errors::{error_of_line, fault_of, said_of_body};
+use crate::llm::errors::error_of_line;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::messages::{self, Answer};
 use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
@@ -80,18 +80,7 @@ impl Provider for Anthropic {
     }
 
     fn refuse(refusal: &Refusal<'_>) -> Refused {
-        let said = said_of_body(refusal.body);
-        let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
-        let message = said.as_ref().map(|said| said.message.to_ascii_lowercase());
-        let tells = |phrase: &str| message.as_ref().is_some_and(|message| message.contains(phrase));
-        let fault = match fault {
-            // An empty account is told with the status of a bad request.
-            Fault::Client if tells("credit balance is too low") => Fault::Credential,
-            Fault::Client if tells("content filtering policy") => Fault::ContentPolicy,
-            other => other,
-        };
-        let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
-        Refused { failure, said }
+        messages::refuse(refusal)
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -191,13 +180,8 @@ mod tests {
         ask.envelope.fields.push(("openai-beta", b"x".to_vec()));
         ask.envelope.fields.push(("traceparent", b"00-1".to_vec()));
         let key = Secret::new(key);
-        let site = Site {
-            authority: "host:1",
-            path: "/v1",
-            key: Some(&key),
-            model: "claude-sonnet-4-5",
-            ..Site::default()
-        };
+        let (authority, model) = ("host:1", "claude-sonnet-4-5");
+        let site = Site { authority, path: "/v1", key: Some(&key), model, ..Site::default() };
         let mut out = Buf::new();
         Anthropic::send(&ask, body, &site, UnixMs(0), &mut out)?;
         Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())

@@ -19,6 +19,7 @@ pub mod mistral;
 pub mod ollama;
 pub mod openai;
 pub mod responses;
+pub mod vertex;
 
 use self::openai::vendors::VendorId;
 use crate::llm::quirks::Fate;
@@ -58,7 +59,7 @@ macro_rules! providers {
                 }
             }
 
-            /// The base URL of the vendor itself, where a provider of the config names none.
+            /// The base URL of the vendor itself, where a provider of the config names none; may be empty.
             pub const fn base_url(self) -> &'static str {
                 match self {
                     $(Kind::$kind => <$adapter as Provider>::BASE_URL,)*
@@ -260,6 +261,7 @@ providers! {
     Openai => openai::Openai,
     Anthropic => anthropic::Anthropic,
     Gemini => gemini::Gemini,
+    Vertex => vertex::Vertex,
     Cohere => cohere::Cohere,
     Ollama => ollama::Ollama,
     Mistral => mistral::Mistral,
@@ -289,4 +291,6 @@ const ALL: [(&str, Kind); KINDS] = {
 impl Kind {
     /// Every kind of this build with its name in the config.
     pub const NAMES: &'static [(&'static str, Kind)] = &ALL;
+    /// Azure, whose address and key field differ.
+    pub const AZURE: Kind = Kind::Like(VendorId::AZURE);
 }

@@ -6,6 +6,8 @@
 
 pub mod vendors;
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
@@ -16,7 +18,9 @@ use crate::llm::dialects::Dialect;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::openai::Answer;
 use crate::llm::prompt::{Part, Prompt};
-use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
+use crate::llm::provider::{
+    Badge, Provider, Refusal, Refused, Said, Site, USER_AGENT, is_path_part,
+};
 use crate::llm::quirks::{self, Fate};
 use crate::llm::request::{Ask, Edit, Surface, edited_len, write_edited};
 use crate::llm::sink::Sink;
@@ -161,6 +165,23 @@ fn forget_marks(prompt: &mut Prompt) {
     }
 }
 
+/// What follows the base URL's path: the client's path, and for a dated version of Azure's API the
+/// deployment before it and the version behind it.
+fn place<'a>(path: &'a str, site: &Site<'_>) -> Result<Cow<'a, str>, Fault> {
+    let Some(version) = site.api_version else { return Ok(Cow::Borrowed(path)) };
+    let mut place = String::with_capacity(path.len() + site.model.len() + 64);
+    // Without a model there is no deployment: lists, files.
+    if !site.model.is_empty() {
+        if !is_path_part(site.model, b"") {
+            return Err(Fault::Unsendable);
+        }
+        place.extend(["/deployments/", site.model]);
+    }
+    let joint = if path.contains('?') { "&" } else { "?" };
+    place.extend([path, joint, "api-version=", version]);
+    Ok(Cow::Owned(place))
+}
+
 /// Writes a request: its method and path, its head, and the body with its edits.
 fn request(
     ask: &Ask,
@@ -171,14 +192,18 @@ fn request(
     out: &mut Buf,
 ) -> Result<(), Fault> {
     let length = edited_len(edits, body, site.model);
-    out.reserve(length + 512 + path.len());
-    if !emit::request_line(out, method.as_bytes(), [site.path.as_bytes(), path.as_bytes()]) {
+    let place = place(path, site)?;
+    out.reserve(length + 512 + place.len());
+    if !emit::request_line(out, method.as_bytes(), [site.path.as_bytes(), place.as_bytes()]) {
         return Err(Fault::Unsendable);
     }
     let mut fits = emit::field(out, b"host", site.authority.as_bytes());
     if let Some(key) = site.key {
         fits &= key.expose().iter().all(u8::is_ascii_graphic);
-        out.extend(b"authorization: Bearer ");
+        out.extend(match site.badge {
+            Badge::Usual | Badge::Token => &b"authorization: Bearer "[..],
+            Badge::ApiKey => b"api-key: ",
+        });
         out.extend(key.expose());
         out.extend(emit::CRLF);
     }

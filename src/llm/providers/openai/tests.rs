@@ -167,3 +167,65 @@ fn a_messages_clients_request_goes_to_the_path_of_chat() {
             "messages": [{ "role": "system", "content": "s" }, { "role": "user", "content": "hi" }] })
     );
 }
+
+/// The head of what is sent to `model`, and the body.
+fn azure(version: Option<&str>, model: &str, path: &str) -> Result<(String, String), Fault> {
+    let body = br#"{"model":"gpt","messages":[]}"#;
+    let mut ask = Ask::read(crate::llm::request::Surface::Chat, body).unwrap();
+    ask.envelope.method = "POST";
+    ask.envelope.path = path.to_owned();
+    let key = crate::base::secret::Secret::new("k1");
+    let path = if version.is_some() { "/openai" } else { "/openai/v1" };
+    let (authority, badge) = ("r.openai.azure.com", Badge::ApiKey);
+    let site = Site {
+        authority,
+        path,
+        key: Some(&key),
+        badge,
+        api_version: version,
+        model,
+        ..Site::default()
+    };
+    let mut out = Buf::new();
+    let azure = Openai::of(vendors::VendorId::AZURE.row());
+    azure.send_as(&ask, body, &site, UnixMs(0), &mut out)?;
+    let sent = String::from_utf8(out.as_slice().to_vec()).unwrap();
+    let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+#[test]
+fn azure_is_addressed_by_deployment_or_by_its_first_version() {
+    let dated = Some("2024-10-21");
+    for (version, model, path, want) in [
+        (
+            dated,
+            "prod",
+            "/chat/completions",
+            "/openai/deployments/prod/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            dated,
+            "prod",
+            "/embeddings?x=1",
+            "/openai/deployments/prod/embeddings?x=1&api-version=2024-10-21",
+        ),
+        (dated, "", "/models", "/openai/models?api-version=2024-10-21"),
+        (None, "prod", "/chat/completions", "/openai/v1/chat/completions"),
+    ] {
+        let (head, body) = azure(version, model, path).unwrap();
+        assert!(head.starts_with(&format!("POST {want} HTTP/1.1\r\n")), "{head}");
+        assert!(head.contains("\r\nhost: r.openai.azure.com\r\napi-key: k1\r\n"), "{head}");
+        assert!(!head.contains("authorization"), "{head}");
+        assert_eq!(body, format!("{{\"model\":\"{model}\",\"messages\":[]}}"));
+    }
+    // The client may have chosen the name.
+    for model in ["../x", "a/b", "a?b", "a#b", "a%2fb", ".."] {
+        assert_eq!(azure(dated, model, "/chat/completions").unwrap_err(), Fault::Unsendable);
+    }
+}
+
+#[test]
+fn azure_is_the_last_row() {
+    assert_eq!(vendors::VendorId::AZURE.row().name, "azure");
+}

@@ -14,7 +14,7 @@ pub struct Vendor {
     pub name: &'static str,
     /// Its name for a person.
     pub title: &'static str,
-    /// Its base URL, or where the server listens by default.
+    /// Its base URL, or where the server listens by default; empty where each customer has another.
     pub base_url: &'static str,
     /// The variable that usually holds its key; empty for a server that usually has none.
     pub key_variable: &'static str,
@@ -42,6 +42,8 @@ impl Vendor {
 pub struct VendorId(u8);
 
 impl VendorId {
+    /// Azure: the last row.
+    pub const AZURE: VendorId = VendorId::at(VendorId::COUNT - 1);
     /// How many there are.
     pub const COUNT: usize = TABLE.len();
 
@@ -525,6 +527,15 @@ pub const TABLE: &[Vendor] = &[
             ],
         ],
         written: &[],
+    },
+    // What it takes is OpenAI's; only the address differs, and that is each customer's own.
+    Vendor {
+        name: "azure",
+        title: "Azure OpenAI",
+        base_url: "",
+        key_variable: "AZURE_OPENAI_API_KEY",
+        rules: OPENAI.rules,
+        written: OPENAI.written,
     },
 ];
 
