@@ -91,7 +91,12 @@ pub fn translate<'p>(order: &Order, pieces: impl IntoIterator<Item = &'p [u8]>) 
     };
     let cx = Cx { now: Tick(1), wall: UnixMs(0), table: &table };
     // HTTP/1.0, so that the body has no framing of its own.
-    let client = Client { minor: 0, keep_alive: false, patience: crate::base::tick::Ms::MAX };
+    let client = Client {
+        minor: 0,
+        keep_alive: false,
+        patience: crate::base::tick::Ms::MAX,
+        to_head: false,
+    };
     let mut exchange = Exchange::new(job, client, ledger(order), &cx);
     let mut play = Play { out: Vec::new(), good: false };
     let lane = LaneId::A;

@@ -11,6 +11,8 @@ pub const REQUEST_NAMES_MAX: usize = 32;
 
 /// Header fields in one head: browsers and SDKs send under 40.
 pub const HEAD_FIELDS_MAX: usize = 96;
+/// Empty lines that may come before a request: old clients put one behind a body.
+pub const EMPTY_LINES_MAX: usize = 4;
 /// Default for `server.head_max`, and the cap on a provider's response head.
 pub const HEAD_BYTES_MAX: usize = 64 * KIB;
 /// Default for `server.body_max`: a few images or a long document in base64.
@@ -19,6 +21,8 @@ pub const BODY_BYTES_MAX: usize = 32 * MIB;
 pub const CHUNK_DIGITS_MAX: usize = 10;
 /// Bytes of one chunk extension: nobody uses them, so they may not cost anything either.
 pub const CHUNK_EXTENSION_MAX: usize = 256;
+/// Bytes of all chunk extensions of one body, so that a body is not mostly that.
+pub const CHUNK_EXTENSIONS_MAX: usize = 16 * KIB;
 /// Bytes of one trailer section.
 pub const TRAILER_BYTES_MAX: usize = 8 * KIB;
 

@@ -26,7 +26,8 @@ pub enum Framing {
     Chunked,
     /// The connection's end (HTTP/1.0).
     Close,
-    /// There is no body, and no field may speak of one: a 204 (RFC 9110, section 8.6).
+    /// There is no body: a 204, of which no field may speak of one (RFC 9110, section 8.6), or an
+    /// answer to HEAD.
     Bodiless,
 }
 
@@ -39,6 +40,8 @@ pub struct Client {
     pub keep_alive: bool,
     /// How long the client may take to accept bytes.
     pub patience: Ms,
+    /// It asked with HEAD: the answer is only a head.
+    pub to_head: bool,
 }
 
 impl Client {
@@ -67,6 +70,8 @@ pub struct Head<'a> {
     pub framing: Framing,
     /// Whether the connection stays.
     pub keep: bool,
+    /// The client's minor version: to HTTP/1.0 it is told that its connection stays.
+    pub minor: u8,
 }
 
 /// Writes a response head without its length and end: `frame` adds both, when the length is known.
@@ -78,6 +83,7 @@ pub fn write_head(
     out: &mut Buf,
 ) {
     emit::status_line(out, head.status);
+    emit::date(out, ledger.wall.0.saturating_add(u64::from(now.ms_since(ledger.began))) / 1000);
     if head.framing != Framing::Bodiless {
         field(out, b"content-type", head.content_type);
     }
@@ -102,6 +108,8 @@ pub fn write_head(
     }
     if !head.keep || head.framing == Framing::Close {
         field(out, b"connection", b"close");
+    } else if head.minor == 0 {
+        field(out, b"connection", b"keep-alive");
     }
 }
 
@@ -190,6 +198,12 @@ impl Answer {
         }
     }
 
+    /// A 204 that names the methods there are.
+    pub fn allowing(allow: &'static str) -> Answer {
+        let none = Answer::json(Vec::new());
+        Answer { status: 204, content: Content::Nothing, allow: Some(allow), ..none }
+    }
+
     /// An error.
     pub fn error(status: u16, what: &ErrorText<'_>) -> Answer {
         let content = Content::error(what, None);
@@ -240,15 +254,26 @@ impl Answer {
     }
 
     /// Writes its head, but for length and end.
-    pub fn write_head(&self, ledger: &Ledger, keep: bool, now: Tick, out: &mut Buf) {
+    pub fn write_head(
+        &self,
+        ledger: &Ledger,
+        keep: bool,
+        client: &Client,
+        now: Tick,
+        out: &mut Buf,
+    ) {
         let head = Head {
             status: self.status,
             content_type: b"application/json",
             streamed: false,
-            framing: Framing::Length,
+            framing: if self.status == 204 { Framing::Bodiless } else { Framing::Length },
             keep,
+            minor: client.minor,
         };
         write_head(&head, ledger, None, now, out);
+        if self.status == 401 {
+            field(out, b"www-authenticate", b"Bearer");
+        }
         if let Some(wait) = self.retry_after {
             let seconds = u64::from(wait.0).div_ceil(1000).max(1);
             field(out, b"retry-after", seconds.to_string().as_bytes());
@@ -269,7 +294,7 @@ pub enum Content {
     Json(Vec<u8>),
     /// An error.
     Error(Box<ErrorTold>),
-    /// Nothing: the answer to a HEAD.
+    /// Nothing.
     Nothing,
 }
 

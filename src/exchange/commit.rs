@@ -74,6 +74,7 @@ impl Exchange {
             streamed: !whole,
             framing: self.down.framing,
             keep: self.keep && self.client.keep_alive,
+            minor: self.client.minor,
         };
         answer::write_head(
             &head,
@@ -101,6 +102,7 @@ impl Exchange {
             streamed: true,
             framing: self.down.framing,
             keep: self.keep && self.client.keep_alive,
+            minor: self.client.minor,
         };
         answer::write_head(&head, ledger, None, cx.now, &mut self.down.head);
         self.down.filling.extend(answer::WAITING);

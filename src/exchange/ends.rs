@@ -11,6 +11,7 @@ use crate::exchange::ledger::Ending;
 use crate::exchange::phase::{LaneId, Phase};
 use crate::exchange::{Cx, Down, Exchange, Output};
 use crate::route::health::Standing;
+use crate::wire::http1::emit;
 
 impl Exchange {
     /// The provider's good end. If nothing was committed yet, `follow` has done so before.
@@ -115,11 +116,19 @@ impl Exchange {
         }
         ledger.status = answer.status;
         self.keep &= answer.keep;
-        self.down.framing = Framing::Length;
         let keep = self.keep && self.client.keep_alive;
-        answer.write_head(ledger, keep, cx.now, &mut self.down.head);
+        answer.write_head(ledger, keep, &self.client, cx.now, &mut self.down.head);
         let body = answer.body(ledger.surface.dialect(), &ledger.id);
-        self.down.filling.extend(&body);
+        if self.client.to_head || answer.status == 204 {
+            self.down.framing = Framing::Bodiless;
+            // An error says which method it is about, so its length would not be that for GET.
+            if answer.status == 200 {
+                emit::content_length(&mut self.down.head, body.len() as u64);
+            }
+        } else {
+            self.down.framing = Framing::Length;
+            self.down.filling.extend(&body);
+        }
         self.down.ended = true;
     }
 

@@ -144,6 +144,8 @@ pub struct Lane {
     pub(super) paused: Option<Tick>,
     /// The start of a head or frame whose rest has not arrived.
     pub(super) torn: Buf,
+    /// Interim responses so far.
+    pub(super) interim: u8,
     /// The response's HTTP status; 0 before its head.
     pub(super) status: u16,
     pub(super) head_keeps: bool,
@@ -201,6 +203,7 @@ impl Lane {
             reading: false,
             paused: None,
             torn: Buf::new(),
+            interim: 0,
             status: 0,
             head_keeps: false,
             body: Body::new(head::Framing::None),

@@ -91,7 +91,7 @@ impl Lane {
             std::mem::swap(rx, &mut self.torn);
             self.torn.clear();
         }
-        for _ in 0..INTERIM_MAX {
+        while self.interim <= INTERIM_MAX {
             let parsed = head::parse_response(rx.as_slice(), limits::HEAD_BYTES_MAX, false);
             let Some(head) = parsed.map_err(|_| Fault::Malformed)? else {
                 std::mem::swap(rx, &mut self.torn);
@@ -107,6 +107,7 @@ impl Lane {
                 return Ok(true);
             }
             rx.consume(head.len);
+            self.interim += 1;
         }
         Err(Fault::Malformed)
     }
@@ -121,10 +122,9 @@ impl Lane {
         self.head_keeps = head.keep_alive;
         self.body = Body::new(head.framing);
         let good = (200..300).contains(&head.status);
-        let identity = match head.field(bytes, b"content-encoding") {
-            None => true,
-            Some(coding) => coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"),
-        };
+        let identity = head
+            .fields_named(bytes, b"content-encoding")
+            .all(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"));
         if good && !identity {
             return Err(Fault::Malformed);
         }
@@ -481,7 +481,7 @@ fn retry_after(head: &ResponseHead, bytes: &[u8], wall: UnixMs) -> Option<Ms> {
 
 const EVENT_STREAM: &[u8] = b"text/event-stream";
 /// Interim (1xx) responses before the real one.
-const INTERIM_MAX: usize = 8;
+const INTERIM_MAX: u8 = 8;
 /// A content type is a few dozen bytes; what is longer is cut.
 const CONTENT_TYPE_MAX: usize = 256;
 /// An exception's name, and an address behind it that nobody needs.

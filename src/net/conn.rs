@@ -100,7 +100,8 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         Err(Stopped::Silently) => return false,
         Err(Stopped::With(answer)) => {
             let patience = snapshot.server.write_timeout;
-            let client = Client { minor: 1, keep_alive: false, patience };
+            let to_head = head::is_head(down.rx.as_slice());
+            let client = Client { minor: 1, keep_alive: false, patience, to_head };
             let ledger = intake::blank_ledger(core);
             core.shared.watch.began(core.id);
             return answer_with(core, down, &snapshot, answer.closing(), client, ledger).await;
@@ -115,7 +116,8 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
     core.shared.watch.began(core.id);
     let patience = snapshot.server.write_timeout;
     let keep_alive = head.keep_alive && core.beacon.level() == Level::Running;
-    let client = Client { minor: head.minor, keep_alive, patience };
+    let to_head = head.method == head::Method::Head;
+    let client = Client { minor: head.minor, keep_alive, patience, to_head };
     let mut intake = intake::open(core, &snapshot, &head, head_bytes.as_slice());
     if let Some(answer) = intake.refused.take() {
         // Nothing was read of a body; if one is coming, this connection can't go on.
@@ -189,7 +191,7 @@ async fn read_head<R: Rt>(
             Ok(None) => {}
             Err(refusal) => return Err(Stopped::With(refused(refusal))),
         }
-        let begun = !down.rx.is_empty();
+        let begun = !head::is_blank(down.rx.as_slice());
         match receive(core, down, deadline).await {
             Received::Some => {}
             Received::TimedOut if begun => {

@@ -1,6 +1,7 @@
 //! From a request's bytes to an exchange: who calls, which surface, what is asked, who will be tried.
 //! Whatever is wrong here is answered without touching an upstream.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
@@ -12,7 +13,7 @@ use crate::base::buf::Buf;
 use crate::base::ids::{Id as _, KeyId};
 use crate::base::tick::Ms;
 use crate::config::Commit;
-use crate::exchange::answer::{Answer, Client, Content};
+use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::{Ending, Ledger};
 use crate::exchange::{Cx, Exchange, Job};
 use crate::llm::dialects::{ErrorText, messages_prompt};
@@ -23,7 +24,7 @@ use crate::llm::request::{Ask, AskFault, Envelope, Surface};
 use crate::net::core::{Core, Snapshot};
 use crate::route::{self, Refusal, Wish};
 use crate::rt::Rt;
-use crate::wire::http1::head::{Method, RequestHead};
+use crate::wire::http1::head::{self, Method, RequestHead};
 
 /// What the head of a request says.
 pub(super) struct Intake {
@@ -89,12 +90,7 @@ pub(super) fn open<R: Rt>(
         json: true,
         single: None,
     });
-    intake.refused = intake.fill(snapshot, head, bytes).err().map(|answer| {
-        // An answer to HEAD has no content (RFC 9110 section 9.3.2), and what it would have been says
-        // little without it.
-        let is_head = head.method == Method::Head;
-        if is_head { Answer { content: Content::Nothing, ..answer }.closing() } else { answer }
-    });
+    intake.refused = intake.fill(snapshot, head, bytes).err();
     intake
 }
 
@@ -105,23 +101,25 @@ impl Intake {
         head: &RequestHead,
         bytes: &[u8],
     ) -> Result<(), Answer> {
-        let path = std::str::from_utf8(head.path(bytes)).unwrap_or_default();
-        let surface = self.surface(head.method, path);
+        let path = normal(std::str::from_utf8(head.path(bytes)).unwrap_or_default());
+        let surface = self.surface(head.method, &path);
         // Known before anything is refused: a refusal is told in the client's dialect.
         self.ledger.surface = surface.as_ref().copied().unwrap_or_default();
         self.ledger.key = caller(snapshot, head, bytes)?;
         surface?;
         self.overrides(head, bytes)?;
-        let target = std::str::from_utf8(head.target.of(bytes)).unwrap_or_default();
+        let query = &head.target.of(bytes)[head.path(bytes).len()..];
+        let query = std::str::from_utf8(query).unwrap_or_default();
         self.envelope.method = head.method.name();
-        self.envelope.path = target.strip_prefix("/v1").unwrap_or_default().to_owned();
+        // What was routed is what goes upstream.
+        self.envelope.path = [path.strip_prefix("/v1").unwrap_or_default(), query].concat();
         for name in FORWARDED {
-            if let Some(value) = head.field(bytes, name.as_bytes()) {
+            if let Some(value) = passing(head, bytes, name) {
                 self.envelope.fields.push((name, value.to_vec()));
             }
         }
         for name in FORWARDED_TO_ANTHROPIC {
-            if let Some(value) = head.field(bytes, name.as_bytes()) {
+            if let Some(value) = passing(head, bytes, name) {
                 self.envelope.anthropic.push((name, value.to_vec()));
             }
         }
@@ -129,7 +127,7 @@ impl Intake {
             let kind = head.field(bytes, b"content-type").unwrap_or_default();
             self.json = kind.to_ascii_lowercase().starts_with(b"application/json");
             for name in FORWARDED_UNREAD {
-                if let Some(value) = head.field(bytes, name.as_bytes()) {
+                if let Some(value) = passing(head, bytes, name) {
                     self.envelope.fields.push((name, value.to_vec()));
                 }
             }
@@ -146,11 +144,12 @@ impl Intake {
             "/v1/completions" => (Surface::Completions, "POST"),
             "/v1/embeddings" => (Surface::Embeddings, "POST"),
             "/v1/route/explain" => (Surface::Explain, "POST"),
-            "/v1/models" => (Surface::Models, "GET"),
+            "/v1/models" => (Surface::Models, "GET, HEAD"),
+            "*" => return Err(Answer::allowing("GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")),
             _ => {
                 if let Some(name) = path.strip_prefix("/v1/models/") {
                     self.single = Some(percent_decoded(name));
-                    (Surface::Models, "GET")
+                    (Surface::Models, "GET, HEAD")
                 } else if path.strip_prefix("/v1/").is_some_and(is_plain_path) {
                     (Surface::Other, "GET, POST, PUT, PATCH, DELETE")
                 } else {
@@ -160,6 +159,10 @@ impl Intake {
         };
         if allowed.split(", ").any(|name| name == method.name()) {
             return Ok(surface);
+        }
+        if method == Method::Other {
+            let message = format!("the method is not known here; use {allowed}");
+            return Err(error(501, &message, None, "method_not_implemented"));
         }
         let message = format!("{} is not allowed on {path}; use {allowed}", method.name());
         let mut answer = error(405, &message, None, "method_not_allowed");
@@ -406,9 +409,42 @@ fn is_plain_path(rest: &str) -> bool {
     !rest.is_empty()
         && !rest.contains('\\')
         && rest.split('/').all(|part| {
-            let plain = percent_decoded(part);
-            !matches!(plain.as_str(), "" | "." | "..") && !plain.contains(['/', '\\'])
+            // Twice, for whoever is behind the provider and decodes again.
+            let once = percent_decoded(part);
+            [percent_decoded(&once), once].iter().all(|plain| {
+                !matches!(plain.as_str(), "" | "." | "..")
+                    && !plain.contains(['/', '\\'])
+                    && !plain.contains(|c: char| c.is_ascii_control())
+            })
         })
+}
+
+/// A path in its normal form: what stands percent-encoded without need is decoded (RFC 3986 section
+/// 6.2.2.2), so that each surface has one path. An encoded slash stays one, and is no slash.
+fn normal(path: &str) -> Cow<'_, str> {
+    if !path.contains('%') {
+        return Cow::Borrowed(path);
+    }
+    let mut parts = path.split('%');
+    let mut normal = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        // Two digits follow: the head was read by that rule.
+        let (digits, rest) = part.split_at_checked(2).unwrap_or(("", part));
+        match u8::from_str_radix(digits, 16) {
+            Ok(byte) if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) => {
+                normal.push(char::from(byte));
+            }
+            _ => normal.extend(["%", &digits.to_ascii_uppercase()]),
+        }
+        normal.push_str(rest);
+    }
+    Cow::Owned(normal)
+}
+
+/// The value of a field that may go upstream: not one that is for this connection only.
+fn passing<'b>(head: &RequestHead, bytes: &'b [u8], name: &str) -> Option<&'b [u8]> {
+    let value = head.field(bytes, name.as_bytes())?;
+    (!head::is_nominated(&head.fields, bytes, name.as_bytes())).then_some(value)
 }
 
 fn percent_decoded(text: &str) -> String {
@@ -470,8 +506,27 @@ mod tests {
             ("files/%2F..", false),
             ("files//x", false),
             ("a\\b", false),
+            ("files/%252e%252E/x", false),
+            ("files/%252fx", false),
+            ("files/a%00", false),
+            ("files/a%0d%0aHost:x", false),
+            ("files/a%20b%25", true),
         ] {
             assert_eq!(is_plain_path(path), plain, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_has_one_form() {
+        for (path, form) in [
+            ("/v1/models", "/v1/models"),
+            ("/v1/%63hat/completion%73", "/v1/chat/completions"),
+            ("/%76%31/%7E%2d%2e%5f", "/v1/~-._"),
+            ("/v1/chat%2fcompletions", "/v1/chat%2Fcompletions"),
+            ("/v1/a%20b%25%c3%bc", "/v1/a%20b%25%C3%BC"),
+            ("/v1/%2563hat", "/v1/%2563hat"),
+        ] {
+            assert_eq!(normal(path), form);
         }
     }
 

@@ -51,9 +51,17 @@ impl<R: Rt> Pool<R> {
         if generation != self.generation.get() {
             return None;
         }
-        let idle = self.rows.borrow_mut().get_mut(endpoint.index())?.pop()?;
-        drop(idle.ready);
-        Some(idle.conn)
+        let mut rows = self.rows.borrow_mut();
+        let row = rows.get_mut(endpoint.index())?;
+        while let Some(mut idle) = row.pop() {
+            // What came since the keeper last looked is no answer to what will be asked.
+            let mut cx = Context::from_waker(Waker::noop());
+            if idle.ready.as_mut().poll(&mut cx).is_pending() {
+                drop(idle.ready);
+                return Some(idle.conn);
+            }
+        }
+        None
     }
 
     /// Keeps a connection whose last exchange came to a clean end.

@@ -87,6 +87,19 @@ impl Client {
         String::from_utf8_lossy(&self.buffer).into_owned()
     }
 
+    /// The same, taken.
+    pub fn take_seen(&mut self) -> String {
+        let seen = self.seen();
+        self.buffer.clear();
+        seen
+    }
+
+    /// All that comes until the gateway closes, as it is.
+    pub fn receive_to_end(&mut self) -> String {
+        while self.more() > 0 {}
+        self.take_seen()
+    }
+
     /// Whether the gateway has closed, with nothing more said.
     pub fn is_closed(&mut self) -> bool {
         self.buffer.is_empty() && self.more() == 0

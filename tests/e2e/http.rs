@@ -7,6 +7,8 @@ use crate::client::{Client, Response, ask, chat, post};
 use crate::fallback::{expected, good};
 use crate::rig::{Driver, Gateway, PATIENCE, Provider, on_both, providers, wait_for};
 
+/// A chat that is not streamed.
+const CHAT: &str = "{\"model\":\"m\",\"messages\":[]}";
 const WHOLE: &str = "{\"id\":\"x\",\"object\":\"chat.completion\",\"model\":\"up\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"hi\"},\"finish_reason\":\"stop\"}],\"odd\":{\"kept\":[1,2]}}";
 
 fn json(body: &str) -> String {
@@ -461,14 +463,171 @@ fn octets_that_nobody_asked_for_are_never_an_answer() {
 }
 
 #[test]
-fn an_answer_to_head_has_no_content() {
+fn an_answer_to_head_is_the_head_of_get() {
     on_both(|driver| {
         let gateway = Gateway::start(driver, &providers("", &[Provider::refusing()]));
-        for path in ["/v1/models", "/nowhere"] {
-            let answer = ask(gateway.addr, &format!("HEAD {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
-            assert!(matches!(answer.status, 404 | 405), "{driver:?}: {answer:?}");
-            assert!(answer.body.is_empty(), "{driver:?}: {answer:?}");
-            assert_eq!(answer.field("connection"), Some("close"), "{driver:?}");
+        let ask_for = |method: &str, path: &str| {
+            let mut client = Client::connect(gateway.addr);
+            client
+                .send(format!("{method} {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"));
+            client.receive_to_end()
+        };
+        for path in ["/v1/models", "/v1/models/m", "/v1/models/none", "/nowhere"] {
+            let (get, head) = (ask_for("GET", path), ask_for("HEAD", path));
+            let (fields, body) = get.split_once("\r\n\r\n").unwrap();
+            let (only, nothing) = head.split_once("\r\n\r\n").unwrap();
+            assert_eq!((nothing, body.is_empty()), ("", false), "{driver:?}: {head}");
+            let kept = |fields: &str| -> Vec<String> {
+                let varies = ["date", "x-request-id"];
+                let named = |line: &&str| !varies.contains(&line.split(':').next().unwrap());
+                fields.lines().filter(named).map(str::to_owned).collect()
+            };
+            let (mut fields, mut only) = (kept(fields), kept(only));
+            if get.contains("error") {
+                // The length of an error's text is left out: it names the method.
+                fields.retain(|line| !line.starts_with("content-length"));
+            }
+            fields.sort();
+            only.sort();
+            assert_eq!(fields, only, "{driver:?} {path}");
         }
+        let answer = ask_for("HEAD", "/v1/chat/completions");
+        assert!(answer.starts_with("HTTP/1.1 405 "), "{driver:?}: {answer}");
+        assert!(answer.contains("\r\nallow: POST\r\n"), "{driver:?}: {answer}");
+        // The connection goes on behind an answer without content, good or bad.
+        let mut client = Client::connect(gateway.addr);
+        for path in ["/nowhere", "/v1/models"] {
+            client.send(format!("HEAD {path} HTTP/1.1\r\nhost: x\r\n\r\n"));
+            client.receive_until("\r\n\r\n");
+            let seen = client.take_seen();
+            assert!(seen.ends_with("\r\n\r\n"), "{driver:?}: {seen}");
+        }
+        client.send("GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n");
+        assert_eq!(client.receive().status, 200, "{driver:?}");
+    });
+}
+
+#[test]
+fn every_answer_has_its_date_and_a_401_its_challenge() {
+    on_both(|driver| {
+        let provider = polite();
+        let config = String::from("[auth]\nkeys = [{ name = \"dev\", key = \"env:K\" }]\n")
+            + &providers("", &[provider.addr]);
+        let gateway = Gateway::start(driver, &config);
+        let refused = ask(gateway.addr, &chat(true, ""));
+        assert_eq!((refused.status, refused.field("www-authenticate")), (401, Some("Bearer")));
+        let key = "authorization: Bearer secret-key\r\n";
+        let answers = [
+            refused,
+            ask(gateway.addr, &chat(true, key)),
+            ask(gateway.addr, &chat(false, key)),
+            ask(gateway.addr, &chat(false, "bad field: x\r\n")),
+        ];
+        for answer in answers {
+            let date = httpdate::parse_http_date(answer.field("date").unwrap()).unwrap();
+            let age = std::time::SystemTime::now().duration_since(date).unwrap();
+            assert!(age < PATIENCE + PATIENCE, "{driver:?}: {answer:?}");
+        }
+    });
+}
+
+#[test]
+fn empty_lines_before_a_request_are_no_request() {
+    on_both(|driver| {
+        let provider = polite();
+        let config = String::from("head_timeout = \"200ms\"\n") + &providers("", &[provider.addr]);
+        let gateway = Gateway::start(driver, &config);
+        let mut client = Client::connect(gateway.addr);
+        for _ in 0..2 {
+            client.send(format!("\r\n\r\n{}\r\n", chat(true, "")));
+            assert_eq!(client.receive().text(), expected("p0"), "{driver:?}");
+        }
+        // The one behind the last request is no request that came late.
+        assert!(client.is_closed(), "{driver:?}: {}", client.seen());
+    });
+}
+
+#[test]
+fn the_authority_of_a_target_chooses_nothing() {
+    on_both(|driver| {
+        let provider = polite();
+        let gateway = Gateway::start(driver, &providers("", &[provider.addr]));
+        let elsewhere = Provider::start(|_| panic!("an upstream that a client named"));
+        let target = format!("http://{}/v1/chat/completions", elsewhere.addr);
+        let answer = ask(gateway.addr, &post(&target, "", CHAT));
+        assert_eq!(answer.text(), WHOLE.replace("\"up\"", "\"m\""), "{driver:?}");
+        assert!(elsewhere.accepted.lock().unwrap().try_recv().is_err(), "{driver:?}");
+    });
+}
+
+#[test]
+fn an_old_client_is_told_that_its_connection_stays() {
+    on_both(|driver| {
+        let provider = polite();
+        let gateway = Gateway::start(driver, &providers("", &[provider.addr]));
+        let old = |fields: &str, stream: bool| chat(stream, fields).replace("HTTP/1.1", "HTTP/1.0");
+        let mut client = Client::connect(gateway.addr);
+        for _ in 0..2 {
+            client.send(old("connection: keep-alive\r\n", false));
+            assert_eq!(client.receive().field("connection"), Some("keep-alive"), "{driver:?}");
+        }
+        // The end of a stream is the connection's, so it can't stay.
+        client.send(old("connection: keep-alive\r\n", true));
+        let answer = client.receive();
+        assert_eq!((answer.text(), answer.field("connection")), (expected("p0"), Some("close")));
+        assert_eq!(ask(gateway.addr, &old("", false)).field("connection"), Some("close"));
+    });
+}
+
+#[test]
+fn a_surface_has_one_path() {
+    on_both(|driver| {
+        let provider = polite();
+        let config = providers("", &[provider.addr]) + "[passthrough]\nprovider = \"p0\"\n";
+        let gateway = Gateway::start(driver, &config);
+        let answer = ask(gateway.addr, &post("/v1/%63hat/completion%73", "", CHAT));
+        assert_eq!(answer.text(), WHOLE.replace("\"up\"", "\"m\""), "{driver:?}");
+        for path in ["/v1/chat%2Fcompletions", "/v1/chat%2fcompletions", "/v1%2Fmodels"] {
+            assert_eq!(error_of(&ask(gateway.addr, &post(path, "", CHAT))).0, 404, "{driver:?}");
+        }
+        let get = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: x\r\n\r\n");
+        let models = ask(gateway.addr, &get("/v1/%6dodel%73")).json();
+        assert_eq!(models["object"], "list", "{driver:?}");
+        // What goes upstream is what was routed.
+        let echo = ask(gateway.addr, &get("/v1/%66iles/a%20b%2e?q=%66")).json();
+        assert_eq!(echo["path"], "/v1/files/a%20b.?q=%66", "{driver:?}");
+    });
+}
+
+#[test]
+fn fields_of_one_hop_go_no_further() {
+    on_both(|driver| {
+        let provider = polite();
+        let gateway = Gateway::start(driver, &providers("", &[provider.addr]));
+        let fields = "traceparent: secret-a\r\ntracestate: secret-b\r\nopenai-beta: kept\r\n\
+                      connection: TraceParent , keep-alive\r\nconnection: tracestate\r\n\
+                      te: trailers\r\nkeep-alive: 5\r\nproxy-authorization: x\r\nupgrade: h2c\r\n";
+        let echo =
+            ask(gateway.addr, &post("/v1/embeddings", fields, "{\"model\":\"m\",\"input\":\"x\"}"));
+        let head = echo.json()["head"].to_string();
+        assert!(head.contains("openai-beta: kept"), "{driver:?}: {head}");
+        for gone in ["secret", "traceparent", "te:", "keep-alive", "proxy", "upgrade"] {
+            assert!(!head.contains(gone), "{driver:?}: {head}");
+        }
+    });
+}
+
+#[test]
+fn a_method_that_is_not_known_is_not_implemented() {
+    on_both(|driver| {
+        let gateway = Gateway::start(driver, &providers("", &[Provider::refusing()]));
+        for method in ["get", "Post", "PURGE", "LOCK"] {
+            let answer =
+                ask(gateway.addr, &format!("{method} /v1/models HTTP/1.1\r\nhost: x\r\n\r\n"));
+            assert_eq!(error_of(&answer).0, 501, "{driver:?} {method}");
+        }
+        let answer = ask(gateway.addr, "OPTIONS * HTTP/1.1\r\nhost: x\r\n\r\n");
+        assert_eq!((answer.status, answer.body.len()), (204, 0), "{driver:?}");
+        assert!(answer.field("allow").unwrap().contains("POST"), "{driver:?}");
     });
 }

@@ -112,7 +112,7 @@ fn what_is_not_http_is_refused() {
     let cases: [(&[u8], &str); 5] = [
         (b"GET /livez HTTP/1.1\r\n\r\n", "400"),
         (b"GET /livez HTTP/1.1\nHost: h\n\n", "400"),
-        (b"GET http://h/livez HTTP/1.1\r\nHost: h\r\n\r\n", "400"),
+        (b"GET http://h@h/livez HTTP/1.1\r\nHost: h\r\n\r\n", "400"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", "400"),
         (&long, "414"),
     ];

@@ -23,6 +23,8 @@ use super::head::{Framing, is_token};
 #[derive(Clone, Debug)]
 pub struct Body {
     state: State,
+    /// Bytes of chunk extensions so far.
+    extensions: u16,
 }
 
 /// What one call gave.
@@ -41,7 +43,8 @@ pub struct Decoded {
 pub enum BodyFault {
     /// A chunk size without digits, with an octet that is not one, or with too many.
     ChunkSize,
-    /// A chunk extension over `limits::CHUNK_EXTENSION_MAX`, or with a control octet.
+    /// A chunk extension that is none, or over `limits::CHUNK_EXTENSION_MAX`, or all of a body's over
+    /// `limits::CHUNK_EXTENSIONS_MAX`.
     ChunkExtension,
     /// A line or chunk does not end with CRLF.
     LineEnd,
@@ -77,7 +80,7 @@ enum State {
     /// In the hex digits of a chunk size.
     Size { size: u64, digits: u8 },
     /// In a chunk extension.
-    Extension { size: u64, seen: u16 },
+    Extension { size: u64, seen: u16, at: Ext },
     /// After the CR of a chunk's size line.
     SizeFeed { size: u64 },
     /// In a chunk's payload.
@@ -102,7 +105,31 @@ enum State {
     Broken { fault: BodyFault },
 }
 
+/// Where in `;name=value` the next byte stands (RFC 9112, 7.1.1).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ext {
+    /// After a semicolon.
+    Start,
+    /// In a name.
+    Name,
+    /// In the white space behind a name.
+    Named,
+    /// After an equals sign.
+    Equals,
+    /// In a value that is a token.
+    Token,
+    /// In a quoted value.
+    Quoted,
+    /// After a backslash in a quoted value.
+    Escaped,
+    /// Right behind a quoted value.
+    Valued,
+    /// In the white space behind a value.
+    Spaced,
+}
+
 const _: () = assert!(limits::CHUNK_DIGITS_MAX <= 15);
+const _: () = assert!(limits::CHUNK_EXTENSIONS_MAX < u16::MAX as usize);
 const _: () = assert!(limits::CHUNK_EXTENSION_MAX < u16::MAX as usize);
 const _: () = assert!(limits::TRAILER_BYTES_MAX < u32::MAX as usize);
 
@@ -115,7 +142,7 @@ impl Body {
             Framing::Chunked => State::Size { size: 0, digits: 0 },
             Framing::UntilClose => State::UntilClose,
         };
-        Body { state }
+        Body { state, extensions: 0 }
     }
 
     /// Decodes in place: the payload is moved to the front of `bytes`, and what follows the body
@@ -158,6 +185,9 @@ impl Body {
                 }
                 state => {
                     self.state = step(state, bytes[read]);
+                    if matches!(self.state, State::Extension { .. }) {
+                        self.count_extension();
+                    }
                     read += 1;
                 }
             }
@@ -169,6 +199,14 @@ impl Body {
         debug_assert!(write <= read);
         debug_assert!(read == bytes.len() || self.is_done() || fault.is_some());
         (Decoded { payload: write, used: read, done: self.is_done() }, fault)
+    }
+
+    /// One more byte of a chunk extension.
+    fn count_extension(&mut self) {
+        self.extensions += 1;
+        if usize::from(self.extensions) > limits::CHUNK_EXTENSIONS_MAX {
+            self.state = State::Broken { fault: BodyFault::ChunkExtension };
+        }
     }
 
     /// Whether the body ended. One that ends with the connection does so at [`Body::eof`].
@@ -220,13 +258,17 @@ fn step(state: State, byte: u8) -> State {
     let broken = |fault| State::Broken { fault };
     match state {
         State::Size { size, digits } => size_step(size, digits, byte),
-        State::Extension { size, .. } if byte == b'\r' => State::SizeFeed { size },
-        State::Extension { size, seen } => {
-            if usize::from(seen) >= limits::CHUNK_EXTENSION_MAX || !is_text(byte) {
-                return broken(BodyFault::ChunkExtension);
-            }
-            State::Extension { size, seen: seen + 1 }
+        State::Extension { size, at: Ext::Name | Ext::Token | Ext::Valued, .. }
+            if byte == b'\r' =>
+        {
+            State::SizeFeed { size }
         }
+        State::Extension { size, seen, at } => match extension_step(at, byte) {
+            Some(at) if usize::from(seen) < limits::CHUNK_EXTENSION_MAX => {
+                State::Extension { size, seen: seen + 1, at }
+            }
+            _ => broken(BodyFault::ChunkExtension),
+        },
         State::SizeFeed { size } => match (byte, size) {
             (b'\n', 0) => State::TrailerStart { seen: 0 },
             (b'\n', left) => State::Data { left },
@@ -259,13 +301,33 @@ fn size_step(size: u64, digits: u8, byte: u8) -> State {
         b'a'..=b'f' => byte - b'a' + 10,
         b'A'..=b'F' => byte - b'A' + 10,
         b'\r' if digits > 0 => return State::SizeFeed { size },
-        b';' if digits > 0 => return State::Extension { size, seen: 1 },
+        b';' if digits > 0 => return State::Extension { size, seen: 1, at: Ext::Start },
         _ => return State::Broken { fault: BodyFault::ChunkSize },
     };
     if usize::from(digits) >= limits::CHUNK_DIGITS_MAX {
         return State::Broken { fault: BodyFault::ChunkSize };
     }
     State::Size { size: size << 4 | u64::from(digit), digits: digits + 1 }
+}
+
+/// One byte of a chunk extension, its line end left aside; `None`: it may not stand there.
+fn extension_step(at: Ext, byte: u8) -> Option<Ext> {
+    let blank = matches!(byte, b' ' | b'\t');
+    match (at, byte) {
+        (Ext::Escaped, _) if is_text(byte) => Some(Ext::Quoted),
+        (Ext::Quoted, b'"') => Some(Ext::Valued),
+        (Ext::Quoted, b'\\') => Some(Ext::Escaped),
+        (Ext::Quoted, _) if is_text(byte) => Some(Ext::Quoted),
+        (Ext::Start | Ext::Equals, _) if blank => Some(at),
+        (Ext::Name | Ext::Named, _) if blank => Some(Ext::Named),
+        (Ext::Token | Ext::Valued | Ext::Spaced, _) if blank => Some(Ext::Spaced),
+        (Ext::Name | Ext::Named, b'=') => Some(Ext::Equals),
+        (Ext::Name | Ext::Named | Ext::Token | Ext::Valued | Ext::Spaced, b';') => Some(Ext::Start),
+        (Ext::Equals, b'"') => Some(Ext::Quoted),
+        (Ext::Start | Ext::Name, _) if is_token(byte) => Some(Ext::Name),
+        (Ext::Equals | Ext::Token, _) if is_token(byte) => Some(Ext::Token),
+        _ => None,
+    }
 }
 
 fn trailer_step(state: State, byte: u8) -> State {

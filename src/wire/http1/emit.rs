@@ -78,6 +78,50 @@ pub fn chunked(out: &mut Buf) {
     out.extend(b"transfer-encoding: chunked\r\n");
 }
 
+/// Writes `date: Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, 5.6.7) for so many seconds after 1970; past
+/// the year 9999 its last second.
+pub fn date(out: &mut Buf, seconds: u64) {
+    let seconds = seconds.min(DATE_SECONDS_MAX);
+    let (days, of_day) = (seconds / 86_400, seconds % 86_400);
+    // Years that begin in March, so that a leap day is the last of one; 719468 days before 1970.
+    let days_from_march = days + 719_468;
+    let era = days_from_march / 146_097;
+    let of_era = days_from_march % 146_097;
+    let year_of_era = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12;
+    let year = era * 400 + year_of_era + u64::from(month < 2);
+    let two = |n: u64| [b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
+    out.extend(b"date: ");
+    out.extend(WEEKDAYS[((days + 4) % 7) as usize]);
+    for (before, number) in [(&b", "[..], day), (b" ", month)] {
+        out.extend(before);
+        if before.len() == 2 {
+            out.extend(&two(number))
+        } else {
+            out.extend(MONTHS[number as usize])
+        }
+    }
+    out.push(b' ');
+    out.extend(&two(year / 100));
+    out.extend(&two(year));
+    for (before, number) in [(b' ', of_day / 3_600), (b':', of_day / 60 % 60), (b':', of_day % 60)]
+    {
+        out.push(before);
+        out.extend(&two(number));
+    }
+    out.extend(b" GMT\r\n");
+}
+
+/// The last second that has four digits for its year.
+const DATE_SECONDS_MAX: u64 = 253_402_300_799;
+const WEEKDAYS: [&[u8]; 7] = [b"Sun", b"Mon", b"Tue", b"Wed", b"Thu", b"Fri", b"Sat"];
+const MONTHS: [&[u8]; 12] = [
+    b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec",
+];
+
 /// Writes the empty line that ends a head.
 pub fn end(out: &mut Buf) {
     out.extend(CRLF);
@@ -221,6 +265,23 @@ mod tests {
             let (line, len) = chunk_prefix(bytes);
             assert_eq!(&line[..len], format!("{bytes:x}\r\n").as_bytes());
         }
+    }
+
+    #[test]
+    fn dates_are_those_of_the_calendar() {
+        let day = 86_400;
+        for seconds in (0..60_000_u64).map(|n| n * day + n * 7_919 % day).chain([
+            784_111_777,
+            951_782_399,
+            951_782_400,
+            4_107_542_399,
+            DATE_SECONDS_MAX,
+        ]) {
+            let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
+            let line = format!("date: {}\r\n", httpdate::fmt_http_date(at));
+            assert_eq!(written(|out| date(out, seconds)), line);
+        }
+        assert!(written(|out| date(out, u64::MAX)).ends_with(" 31 Dec 9999 23:59:59 GMT\r\n"));
     }
 
     #[test]

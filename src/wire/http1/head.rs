@@ -5,7 +5,7 @@
 //! repaired, and no field is dropped in silence.
 //!
 //! ```text
-//!   POST /v1/chat/completions HTTP/1.1\r\n     method, target (origin-form only), minor
+//!   POST /v1/chat/completions HTTP/1.1\r\n     method, target, minor
 //!   Host: localhost\r\n                        exactly one in 1.1
 //!   Content-Length: 42\r\n                     one Content-Length, or `chunked`, or neither
 //!   \r\n                                       len = bytes up to here
@@ -19,6 +19,7 @@
 
 mod check;
 mod refusal;
+mod start;
 
 use std::mem::MaybeUninit;
 
@@ -28,8 +29,9 @@ use smallvec::SmallVec;
 use crate::base::limits;
 use crate::wire::Span;
 
-use check::{check_octets, check_target, is_host, length};
-use refusal::{why, why_request};
+use check::{check_octets, coding, is_host, length};
+use refusal::why;
+use start::request_line;
 
 pub use refusal::Refusal;
 
@@ -100,9 +102,10 @@ impl Method {
 pub struct RequestHead {
     /// The method.
     pub method: Method,
-    /// Path and query, beginning with `/` (origin-form, RFC 9112, 3.2.1).
+    /// Path and query, beginning with `/`; of an absolute target what follows the authority. `*` with
+    /// `OPTIONS` (RFC 9112, 3.2).
     pub target: Span,
-    /// 0 for HTTP/1.0, 1 for HTTP/1.1.
+    /// 0 for HTTP/1.0, 1 for HTTP/1.1 and above.
     pub minor: u8,
     /// All fields.
     pub fields: Fields,
@@ -152,30 +155,30 @@ pub fn parse_request_from(
     looked: &mut usize,
     max: usize,
 ) -> Result<Option<RequestHead>, Refusal> {
-    let skip = match leading_line(bytes) {
+    let skip = match leading_lines(bytes) {
         Ok(skip) => skip,
         Err(None) => return Ok(None),
         Err(Some(refusal)) => return Err(refusal),
     };
+    let window = &bytes[..bytes.len().min(max)];
+    let line_end = memchr::memchr(b'\n', window.get(skip..).unwrap_or_default());
+    let line_end = line_end.map(|at| skip + at);
+    if let Some(at) = line_end.filter(|at| *looked <= *at) {
+        request_line(bytes, skip, at)?;
+    }
     let Some(end) = find_end(bytes, skip, looked, max)? else { return Ok(None) };
+    let Some(line_end) = line_end else { return Err(Refusal::StartLine) };
+    let line = request_line(bytes, skip, line_end)?;
     check_octets(&bytes[skip..end])?;
 
-    let mut slots = [const { MaybeUninit::uninit() }; limits::HEAD_FIELDS_MAX];
-    let mut request = httparse::Request::new(&mut []);
-    let status = request.parse_with_uninit_headers(&bytes[skip..end], &mut slots);
-    match status {
-        Ok(httparse::Status::Complete(len)) if skip + len == end => {}
-        Ok(_) => return Err(Refusal::StartLine),
-        Err(error) => return Err(why_request(error, &bytes[skip..end])),
-    }
-    let (Some(method), Some(target), Some(minor)) = (request.method, request.path, request.version)
-    else {
-        return Err(Refusal::StartLine);
+    let mut slots = [httparse::EMPTY_HEADER; limits::HEAD_FIELDS_MAX];
+    let headers = match httparse::parse_headers(&bytes[line_end + 1..end], &mut slots) {
+        Ok(httparse::Status::Complete((len, headers))) if line_end + 1 + len == end => headers,
+        Ok(_) => return Err(Refusal::FieldName),
+        Err(error) => return Err(why(error, &bytes[skip..end])),
     };
-    let method = method_of(method.as_bytes())?;
-    check_target(target.as_bytes())?;
-    let target = span_in(bytes, target.as_bytes());
-    let fields = spans(bytes, request.headers);
+    let (method, target, minor) = (line.method, line.target, line.minor);
+    let fields = spans(bytes, headers);
     let facts = Facts::gather(bytes, &fields)?;
     facts.check_host(bytes, minor)?;
     let framing = facts.framing(bytes, minor)?.unwrap_or(Framing::None);
@@ -301,6 +304,23 @@ impl ResponseHead {
     }
 }
 
+/// Whether nothing but empty lines has come, or nothing at all: no request has begun.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'\r' | b'\n'))
+}
+
+/// Whether what may be no request at all begins as a `HEAD` does.
+pub fn is_head(bytes: &[u8]) -> bool {
+    bytes.trim_ascii_start().starts_with(b"HEAD ")
+}
+
+/// Whether `Connection` names this field, so that it is for this hop only and goes no further (RFC 9110,
+/// 7.6.1).
+pub fn is_nominated(fields: &[Field], bytes: &[u8], name: &[u8]) -> bool {
+    fields_named(fields, bytes, b"connection")
+        .any(|value| list(value).any(|option| option.eq_ignore_ascii_case(name)))
+}
+
 /// The value of the first of `fields` with this name (any case).
 pub fn field<'b>(fields: &[Field], bytes: &'b [u8], name: &[u8]) -> Option<&'b [u8]> {
     let found = fields.iter().find(|field| field.name.of(bytes).eq_ignore_ascii_case(name))?;
@@ -408,31 +428,27 @@ impl Facts {
             (Some(_), Some(_)) => Err(Refusal::LengthAndCoding),
             (Some(value), None) => length(value.of(bytes)).map(|n| Some(Framing::Length(n))),
             (None, Some(_)) if minor == 0 => Err(Refusal::CodingInOldVersion),
-            (None, Some(value)) if value.of(bytes).eq_ignore_ascii_case(b"chunked") => {
-                Ok(Some(Framing::Chunked))
-            }
-            (None, Some(_)) => Err(Refusal::CodingUnknown),
+            (None, Some(value)) => coding(value.of(bytes)).map(|()| Some(Framing::Chunked)),
         }
     }
 }
 
-/// One empty line may come before a request (RFC 9112, 2.2). Gives how many bytes to skip,
-/// `Err(None)` while that is open.
-fn leading_line(bytes: &[u8]) -> Result<usize, Option<Refusal>> {
-    let skip = match bytes {
-        [] | [b'\r'] => return Err(None),
-        [b'\r', b'\n', ..] => 2,
-        [b'\r', ..] => return Err(Some(Refusal::BareCr)),
-        [b'\n', ..] => return Err(Some(Refusal::BareLf)),
-        _ => 0,
-    };
-    match bytes.get(skip) {
-        None => Err(None),
-        Some(b'\r' | b'\n') => Err(Some(Refusal::EmptyLines)),
-        // A TLS hello or other noise is answered at once, not after a time-out.
-        Some(byte) if !is_token(*byte) => Err(Some(Refusal::StartLine)),
-        Some(_) => Ok(skip),
+/// A few empty lines may come before a request (RFC 9112, 2.2): old clients put one behind a body. Gives
+/// how many bytes to skip, `Err(None)` while that is open.
+fn leading_lines(bytes: &[u8]) -> Result<usize, Option<Refusal>> {
+    let mut skip = 0;
+    for _ in 0..=limits::EMPTY_LINES_MAX {
+        match &bytes[skip..] {
+            [] | [b'\r'] => return Err(None),
+            [b'\r', b'\n', ..] => skip += 2,
+            [b'\r', ..] => return Err(Some(Refusal::BareCr)),
+            [b'\n', ..] => return Err(Some(Refusal::BareLf)),
+            // A TLS hello or other noise is answered at once, not after a time-out.
+            [byte, ..] if !is_token(*byte) => return Err(Some(Refusal::StartLine)),
+            _ => return Ok(skip),
+        }
     }
+    Err(Some(Refusal::EmptyLines))
 }
 
 /// The index after the empty line that ends the head; `Ok(None)` while it is not there yet.

@@ -39,6 +39,7 @@ fn chunked_bodies_are_decoded() {
         (b"5\r\nhello\r\n6\r\n world\r\n000\r\n\r\n", b"hello world"),
         (b"000000000A\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
         (b"a;x=y;z=\"q r\"\r\n0123456789\r\n0;e\r\n\r\n", b"0123456789"),
+        (b"a; x = y\t; z = \"q;\\\"\t\" ; e\r\n0123456789\r\n0\r\n\r\n", b"0123456789"),
         (b"1\r\n\r\r\n1\r\n\n\r\n0\r\nA: b\r\nC:\r\n\r\n", b"\r\n"),
     ];
     for (raw, payload) in cases {
@@ -73,6 +74,18 @@ fn broken_chunks_are_refused() {
         (b"5;a\0\r\n", BodyFault::ChunkExtension),
         (b"5;a\x7f\r\n", BodyFault::ChunkExtension),
         (b"5;a\rb\r\n", BodyFault::LineEnd),
+        (b"5;\r\n", BodyFault::ChunkExtension),
+        (b"5;;a\r\n", BodyFault::ChunkExtension),
+        (b"5;a=\r\n", BodyFault::ChunkExtension),
+        (b"5;=a\r\n", BodyFault::ChunkExtension),
+        (b"5;a b\r\n", BodyFault::ChunkExtension),
+        (b"5;a \r\n", BodyFault::ChunkExtension),
+        (b"5;a=b \r\n", BodyFault::ChunkExtension),
+        (b"5;a=b=c\r\n", BodyFault::ChunkExtension),
+        (b"5;a=\"b\r\n", BodyFault::ChunkExtension),
+        (b"5;a=\"b\\\r\n", BodyFault::ChunkExtension),
+        (b"5;a=\"b\"c\r\n", BodyFault::ChunkExtension),
+        (b"5;a=(b)\r\n", BodyFault::ChunkExtension),
         (b"5\rhello\r\n", BodyFault::LineEnd),
         (b"5\r\nhello!", BodyFault::LineEnd),
         (b"5\r\nhello\n", BodyFault::LineEnd),
@@ -104,6 +117,11 @@ fn extensions_and_trailers_are_bounded() {
     let extension = |len| format!("1;{}\r\nx\r\n0\r\n\r\n", "a".repeat(len));
     assert!(chunked(extension(limits::CHUNK_EXTENSION_MAX - 1).as_bytes()).is_ok());
     let long = extension(limits::CHUNK_EXTENSION_MAX);
+    assert_eq!(chunked(long.as_bytes()), Err(BodyFault::ChunkExtension));
+
+    let many = |count| format!("{}0\r\n\r\n", "1;aaaaaaa\r\nx\r\n".repeat(count));
+    assert!(chunked(many(limits::CHUNK_EXTENSIONS_MAX / 8).as_bytes()).unwrap().2);
+    let long = many(limits::CHUNK_EXTENSIONS_MAX / 8 + 1);
     assert_eq!(chunked(long.as_bytes()), Err(BodyFault::ChunkExtension));
 
     let trailers = |count| format!("0\r\n{}\r\n", "a:bcde\r\n".repeat(count));
@@ -161,7 +179,9 @@ fn oracle(mut raw: &[u8]) -> Option<(Vec<u8>, usize)> {
         if !plain || digits.len() > limits::CHUNK_DIGITS_MAX {
             return None;
         }
-        if extension.len() > limits::CHUNK_EXTENSION_MAX {
+        if extension.len() > limits::CHUNK_EXTENSION_MAX
+            || !are_extensions(&size_line[digits.len()..])
+        {
             return None;
         }
         let size = usize::from_str_radix(digits, 16).ok()?;
@@ -181,6 +201,39 @@ fn oracle(mut raw: &[u8]) -> Option<(Vec<u8>, usize)> {
             return None;
         }
     }
+}
+
+/// `*( BWS ";" BWS name [ BWS "=" BWS ( token / quoted ) ] )`, but for white space before the first.
+fn are_extensions(mut rest: &[u8]) -> bool {
+    let blank = |rest: &[u8]| rest.iter().take_while(|b| b" \t".contains(b)).count();
+    let token = |rest: &[u8]| rest.iter().take_while(|b| is_token(**b)).count();
+    while !rest.is_empty() {
+        let Some(after) = rest[blank(rest)..].strip_prefix(b";") else { return false };
+        rest = &after[blank(after)..];
+        let name = token(rest);
+        if name == 0 {
+            return false;
+        }
+        rest = &rest[name..];
+        let Some(after) = rest[blank(rest)..].strip_prefix(b"=") else { continue };
+        rest = &after[blank(after)..];
+        if let Some(mut quoted) = rest.strip_prefix(b"\"") {
+            loop {
+                match quoted {
+                    [] | [b'\\'] => return false,
+                    [b'"', after @ ..] => break rest = after,
+                    [b'\\', _, after @ ..] | [_, after @ ..] => quoted = after,
+                }
+            }
+        } else {
+            let value = token(rest);
+            if value == 0 {
+                return false;
+            }
+            rest = &rest[value..];
+        }
+    }
+    true
 }
 
 /// Chunked bodies, most of them right.

@@ -1,6 +1,6 @@
 //! What httparse forgives and this floor does not: checks of single parts of a head.
 
-use super::Refusal;
+use super::{Refusal, is_token, trim};
 
 /// Refuses control octets and lone carriage returns anywhere in the head. Each line feed is known
 /// to follow a carriage return, so there is a lone one exactly if their numbers differ.
@@ -74,10 +74,38 @@ pub(super) fn is_host(value: &[u8]) -> bool {
     };
     let port_ok = match port {
         [] => true,
-        [b':', digits @ ..] => digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit),
+        [b':', digits @ ..] => {
+            digits.len() <= 5 && digits.iter().all(u8::is_ascii_digit) && {
+                digits.iter().fold(0_u32, |n, digit| n * 10 + u32::from(digit - b'0')) <= 65_535
+            }
+        }
         _ => false,
     };
-    !host.is_empty() && port_ok && (bracketed || host.iter().all(named))
+    let escaped =
+        |at: usize| host[at..].get(1..3).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit));
+    let escapes_ok = memchr::memchr_iter(b'%', host).all(escaped);
+    !host.is_empty() && port_ok && (bracketed || (escapes_ok && host.iter().all(named)))
+}
+
+/// `chunked` alone is understood. A list that ends with it and begins with codings that nothing here
+/// knows is not implemented; whatever else stands there leaves the length open (RFC 9112, 6.3), and
+/// that is an error of the sender's.
+pub(super) fn coding(value: &[u8]) -> Result<(), Refusal> {
+    if value.eq_ignore_ascii_case(b"chunked") {
+        return Ok(());
+    }
+    let mut codings = value.split(|byte| *byte == b',').map(trim);
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    let last = codings.next_back().is_some_and(is_chunked);
+    let unknown = |coding: &[u8]| {
+        let name = coding.split(|byte| *byte == b';').next().unwrap_or_default();
+        !name.is_empty() && name.iter().all(|byte| is_token(*byte)) && !is_chunked(name)
+    };
+    Err(if last && codings.all(unknown) {
+        Refusal::CodingUnknown
+    } else {
+        Refusal::CodingMalformed
+    })
 }
 
 pub(super) fn length(value: &[u8]) -> Result<u64, Refusal> {

@@ -1,7 +1,5 @@
 //! Every reason for which a head is refused, and how httparse's errors map to them.
 
-use smallvec::SmallVec;
-
 use super::is_token;
 
 macro_rules! refusals {
@@ -41,16 +39,18 @@ refusals! {
     BareCr = 400, "a carriage return is not followed by a line feed";
     /// An octet below 0x20 that is not a tab, or 0x7f.
     Control = 400, "the head holds a control octet";
-    /// More than one empty line before the request, or any before a response.
+    /// More than `limits::EMPTY_LINES_MAX` empty lines before the request, or any before a response.
     EmptyLines = 400, "empty lines come before the start line";
     /// The start line is not `method SP target SP version`, or `version SP status ...`.
     StartLine = 400, "the start line is malformed";
-    /// Not HTTP/1.0 or HTTP/1.1 (this includes HTTP/0.9, which has no version).
+    /// Another major version than 1 (this includes HTTP/0.9, which has no version).
     Version = 505, "the HTTP version is not supported";
     /// `CONNECT` or `TRACE`: not implemented.
     Method = 501, "the method is not supported";
-    /// The target is an absolute URI, an authority or `*`.
-    TargetForm = 400, "the request target must begin with a slash";
+    /// The target is an authority, a URI that is not HTTP's, or `*` without `OPTIONS`.
+    TargetForm = 400, "the request target must be a path or an http URI";
+    /// An absolute target without a host, or with more than host and port.
+    TargetAuthority = 400, "the authority of the request target is malformed";
     /// The target holds an octet that RFC 3986 does not allow there.
     TargetOctet = 400, "the request target holds an octet that is not allowed";
     /// A field line that begins with white space (RFC 9112, 5.2).
@@ -75,7 +75,9 @@ refusals! {
     LengthAndCoding = 400, "both Content-Length and Transfer-Encoding are present";
     /// Two `Transfer-Encoding` fields.
     CodingRepeated = 400, "the Transfer-Encoding field is repeated";
-    /// A transfer coding other than exactly `chunked`.
+    /// Transfer codings of which the last is not `chunked`, or which are no list of codings.
+    CodingMalformed = 400, "the Transfer-Encoding field does not end with chunked";
+    /// A transfer coding besides `chunked`.
     CodingUnknown = 501, "the transfer coding is not supported";
     /// `Transfer-Encoding` in HTTP/1.0.
     CodingInOldVersion = 400, "HTTP/1.0 has no Transfer-Encoding";
@@ -85,23 +87,6 @@ refusals! {
     Status = 400, "the status code is malformed";
     /// 101: the other side speaks another protocol now, which nobody asked for.
     Switched = 400, "the server switched to another protocol";
-}
-
-/// As [`why`]; a request whose first line has two words is HTTP/0.9.
-#[cold]
-pub(super) fn why_request(error: httparse::Error, head: &[u8]) -> Refusal {
-    let line = &head[..memchr::memchr(b'\r', head).unwrap_or(head.len())];
-    let words: SmallVec<[&[u8]; 4]> = line.split(|byte| *byte == b' ').take(4).collect();
-    let start = matches!(
-        error,
-        httparse::Error::Token | httparse::Error::Version | httparse::Error::NewLine
-    );
-    match words.as_slice() {
-        [_, target] if start && target.starts_with(b"/") => Refusal::Version,
-        [_, _, _] => why(error, head),
-        _ if start => Refusal::StartLine,
-        _ => why(error, head),
-    }
 }
 
 /// Names what httparse did not like, from its error and the bytes.

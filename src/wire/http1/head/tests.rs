@@ -87,6 +87,11 @@ fn requests_that_are_fine() {
             Framing::None,
             true,
         ),
+        ("\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Framing::None, true),
+        ("GET / HTTP/1.9\r\nHost: a\r\n\r\n", Framing::None, true),
+        ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Framing::None, true),
+        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Framing::None, true),
+        ("GET / HTTP/1.1\r\nHost: a%20b:65535\r\n\r\n", Framing::None, true),
         ("GET //a/../b?c[]=%C3%a9 HTTP/1.1\r\nHost: a\r\n\r\n", Framing::None, true),
         ("PURGE / HTTP/1.1\r\nHost: a\r\nX: caf\u{e9}\r\n\r\n", Framing::None, true),
     ];
@@ -100,10 +105,11 @@ fn requests_that_are_fine() {
 #[test]
 fn start_lines_that_are_refused() {
     let cases: &[(&str, Refusal)] = &[
-        ("\r\n\r\nGET / HTTP/1.1\r\n", Refusal::EmptyLines),
+        ("\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n", Refusal::EmptyLines),
+        ("\r\n\rGET / HTTP/1.1\r\n", Refusal::BareCr),
         ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BareLf),
         ("\rGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BareCr),
-        ("\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::EmptyLines),
+        ("\r\n\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::BareLf),
         (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::StartLine),
         ("\x16\x03\x01\x02", Refusal::StartLine),
         ("{\"a\":1}", Refusal::StartLine),
@@ -117,17 +123,31 @@ fn start_lines_that_are_refused() {
         ("GET \r\nHost: a\r\n\r\n", Refusal::StartLine),
         ("GET /\r\n\r\n", Refusal::Version),
         ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", Refusal::Version),
-        ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Refusal::Version),
+        ("GET / HTTP/2.0\r\n", Refusal::Version),
+        ("PRI * HTTP/2.0\r\n", Refusal::Version),
+        ("GET / HTTP/2\r\nHost: a\r\n\r\n", Refusal::StartLine),
+        ("GET / HTTP/1.x\r\nHost: a\r\n\r\n", Refusal::StartLine),
+        ("GET /\tHTTP/1.1\r\nHost: a\r\n\r\n", Refusal::StartLine),
         ("GET / HTTP/0.9\r\nHost: a\r\n\r\n", Refusal::Version),
         ("GET / HTTP/1.10\r\nHost: a\r\n\r\n", Refusal::StartLine),
-        ("GET / http/1.1\r\nHost: a\r\n\r\n", Refusal::Version),
-        ("GET / HTTP/1,1\r\nHost: a\r\n\r\n", Refusal::Version),
-        ("GET / ICY/1.1\r\nHost: a\r\n\r\n", Refusal::Version),
+        ("GET / http/1.1\r\nHost: a\r\n\r\n", Refusal::StartLine),
+        ("GET / HTTP/1,1\r\nHost: a\r\n\r\n", Refusal::StartLine),
+        ("GET / ICY/1.1\r\nHost: a\r\n\r\n", Refusal::StartLine),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Refusal::Version),
         ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Method),
         ("TRACE / HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::Method),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
-        ("GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
+        ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
+        ("OPTIONS ** HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
+        ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
+        ("GET http:/a HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
+        ("GET http:///a HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetAuthority),
+        ("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetAuthority),
+        ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetAuthority),
+        ("GET http://a:b/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetAuthority),
+        ("GET http://a\\b/ HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetAuthority),
+        ("GET http://a/#b HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetOctet),
+        ("GET http://a#b HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetOctet),
+        ("GET http://a?b\" HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetOctet),
         ("GET a:80 HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
         ("GET ?a HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetForm),
         ("GET /#a HTTP/1.1\r\nHost: a\r\n\r\n", Refusal::TargetOctet),
@@ -144,6 +164,34 @@ fn start_lines_that_are_refused() {
     }
     // Octets above ASCII in a target: which rule names them does not matter.
     assert!(request("GET /\u{e9} HTTP/1.1\r\nHost: a\r\n\r\n").is_err());
+}
+
+#[test]
+fn an_absolute_target_is_its_path() {
+    for (target, path) in [
+        ("http://a/v1/models?x=y", "/v1/models?x=y"),
+        ("HTTPS://[::1]:8080/v1", "/v1"),
+        ("http://a", "/"),
+        ("http://a:80?x", "/"),
+    ] {
+        let text = format!("\r\nGET {target} HTTP/1.1\r\nHost: elsewhere\r\n\r\n");
+        let head = request(&text).unwrap().unwrap();
+        assert_eq!(head.target.of(text.as_bytes()), path.as_bytes(), "{target}");
+    }
+}
+
+#[test]
+fn a_wrong_request_line_is_told_before_the_head_ends() {
+    for (line, refusal) in [
+        ("GET / HTTP/2.0\r\n", Refusal::Version),
+        ("GET /\r\n", Refusal::Version),
+        ("GET example HTTP/1.1\r\n", Refusal::TargetForm),
+        ("GET / HTTP/1.1\n", Refusal::BareLf),
+    ] {
+        assert_eq!(request(line), Err(refusal), "{line:?}");
+        assert_eq!(request(&line[..line.len() - 1]), Ok(None), "{line:?}");
+        assert_eq!(request_in_pieces(line.as_bytes(), &[1, 4, line.len() - 1]), Err(refusal));
+    }
 }
 
 #[test]
@@ -188,7 +236,8 @@ fn hosts_that_are_refused() {
     assert_eq!(request("GET / HTTP/1.1\r\n\r\n"), Err(Refusal::HostMissing));
     let bad = [
         "", "a b", "a,b", "a/b", "a@b", "http://a", "a:b", "a:123456", "a:1:2", ":80", "[::1",
-        "[]", "[::1]x", "[g]", "a?b", "a#b", "a\\b", "\"a\"", "::1", "\u{e9}",
+        "a:65536", "a%2", "a%zz", "[]", "[::1]x", "[g]", "a?b", "a#b", "a\\b", "\"a\"", "::1",
+        "\u{e9}",
     ];
     for host in bad {
         let text = format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n");
@@ -221,14 +270,17 @@ fn framing_that_is_refused() {
         ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Refusal::CodingRepeated),
         ("Transfer-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n", Refusal::CodingRepeated),
         ("Transfer-Encoding: gzip, chunked\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding: chunked, chunked\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding: chunked, identity\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding: ,chunked\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding: chunked;q=1\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding: \"chunked\"\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding: xchunked\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding: identity\r\n", Refusal::CodingUnknown),
-        ("Transfer-Encoding:\r\n", Refusal::CodingUnknown),
+        ("Transfer-Encoding: chunked, chunked\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: chunked, identity\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: ,chunked\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: chunked;q=1\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: \"chunked\"\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: xchunked\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: identity\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding:\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: chunked, gzip, chunked\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: g zip, chunked\r\n", Refusal::CodingMalformed),
+        ("Transfer-Encoding: gzip;q=1, chunked\r\n", Refusal::CodingUnknown),
         ("Transfer-Encoding: \x0bchunked\r\n", Refusal::Control),
         ("Transfer-Encoding : chunked\r\n", Refusal::SpaceBeforeColon),
         ("Transfer-Encoding:\r\n chunked\r\n", Refusal::Folded),
