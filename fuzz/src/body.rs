@@ -45,14 +45,19 @@ fn decode(
 
 /// A whole chunked body, read by its grammar. `None`: broken, or not whole.
 fn naive(raw: &[u8]) -> Option<(Vec<u8>, usize)> {
-    let (mut at, mut payload) = (0, Vec::new());
+    let (mut at, mut payload, mut extensions) = (0, Vec::new(), 0);
     loop {
         let line = line(raw, &mut at)?;
         let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
         let extension = &line[digits..];
         let fits =
             digits <= limits::CHUNK_DIGITS_MAX && extension.len() <= limits::CHUNK_EXTENSION_MAX;
-        if digits == 0 || !fits || !(extension.is_empty() || extension[0] == b';') {
+        extensions += extension.len();
+        let fits = fits && extensions <= limits::CHUNK_EXTENSIONS_MAX;
+        // Its grammar has white space before the first semicolon, which is not taken.
+        let sound = extension.is_empty()
+            || (extension[0] == b';' && crate::naive::is_extensions(extension));
+        if digits == 0 || !fits || !sound {
             return None;
         }
         let text = std::str::from_utf8(&line[..digits]).ok()?;

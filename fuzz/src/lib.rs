@@ -5,6 +5,8 @@ pub mod aws_event;
 pub mod body;
 pub mod head;
 pub mod json;
+#[path = "../../tests/http1/naive.rs"]
+pub mod naive;
 pub mod sse;
 
 /// Takes a byte off the input that says how the rest is cut, and gives the ends of the pieces:

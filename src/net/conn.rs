@@ -228,7 +228,8 @@ async fn read_body<R: Rt>(
         let decoded = decoder
             .decode(down.rx.as_mut_slice())
             .map_err(|fault| Stopped::With(bad_body(fault.text())))?;
-        if body.len() + decoded.payload > max {
+        let announced = decoder.announced();
+        if (body.len() + decoded.payload) as u64 + announced > max as u64 {
             return Err(Stopped::With(too_large(max)));
         }
         body.extend(&down.rx.as_slice()[..decoded.payload]);

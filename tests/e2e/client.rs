@@ -123,7 +123,7 @@ impl Client {
 }
 
 /// One response at the beginning of `raw`, and how long it is.
-fn parse(raw: &[u8], eof: bool) -> Option<(Response, usize)> {
+pub fn parse(raw: &[u8], eof: bool) -> Option<(Response, usize)> {
     let end = raw.windows(4).position(|w| w == b"\r\n\r\n")?;
     let head = String::from_utf8(raw[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();

@@ -20,7 +20,10 @@ mod fallback;
 mod http;
 mod life;
 mod messages;
+#[path = "../http1/naive.rs"]
+mod naive;
 mod natives;
+mod raw;
 mod rig;
 mod sandbox;
 mod tls;

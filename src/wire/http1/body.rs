@@ -228,6 +228,14 @@ impl Body {
         }
     }
 
+    /// Payload bytes that are announced and have not come: of the whole body, or of its present chunk.
+    pub fn announced(&self) -> u64 {
+        match self.state {
+            State::Length { left } | State::Data { left } => left,
+            _ => 0,
+        }
+    }
+
     /// The connection ended: the body ends here if its framing allows that.
     ///
     /// # Errors
