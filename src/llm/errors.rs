@@ -128,6 +128,9 @@ pub fn fault_of(status: u16, said: Option<&Said>, surface: Surface) -> Fault {
         404 if surface == Surface::Other => Fault::Client,
         404 => Fault::NotFound,
         413 => Fault::TooLarge,
+        // Said to who sent this very request, which is the gateway: no client can mend it.
+        407 | 411 | 417 | 421 | 426 | 431 => Fault::BadStatus,
+        405 | 414 if surface != Surface::Other => Fault::BadStatus,
         400..=499 => Fault::Client,
         500..=599 => Fault::Unavailable,
         _ => Fault::BadStatus,

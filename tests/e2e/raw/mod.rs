@@ -80,10 +80,18 @@ pub fn steps(text: &str, known: &dyn Fn(&str) -> Option<Vec<u8>>) -> Vec<Step> {
                 rest = &rest[end + 1..];
                 if let Some((count, text)) = name.strip_prefix('*').and_then(|n| n.split_once(':'))
                 {
-                    let Some(Step::Send(once)) = self::steps(text, known).pop() else {
-                        panic!("{name} repeats nothing")
-                    };
-                    octets.extend(once.repeat(count.parse().expect(count)));
+                    let once = self::steps(text, known);
+                    for _ in 0..count.parse().expect(count) {
+                        for step in &once {
+                            match step {
+                                Step::Send(more) => octets.extend(more),
+                                Step::Do(_) => {
+                                    steps.push(Step::Send(std::mem::take(&mut octets)));
+                                    steps.push(step.clone());
+                                }
+                            }
+                        }
+                    }
                 } else if let Some(known) = known(name) {
                     octets.extend(known);
                 } else {
