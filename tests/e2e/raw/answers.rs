@@ -190,7 +190,7 @@ struct Scripted {
     /// The connection of the last request.
     last: Arc<AtomicUsize>,
     /// The client has its answer.
-    go: Arc<(Mutex<Sender<()>>, Mutex<Receiver<()>>)>,
+    go: Arc<Signal>,
     /// A connection that was idle is closed.
     done: Mutex<Receiver<()>>,
     /// The connections that are open.
@@ -313,4 +313,8 @@ fn serve(
     }
 }
 
+/// Where it is sent and where it is waited for.
+type Signal = (Mutex<Sender<()>>, Mutex<Receiver<()>>);
+
+/// Bytes of a body that no socket's buffer holds.
 const BIG: usize = 12 << 20;
