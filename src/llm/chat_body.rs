@@ -11,17 +11,18 @@
 //!   messages     tool a | tool b | user: "Returned by ...", picture, "so?"
 //! ```
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
-use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool, Turn};
+use crate::llm::prompt::{Choice, Family, Format, Media, Part, Prompt, Role, Source, Tool, Turn};
 
 /// A document must have a name.
 const NO_NAME: &str = "document.pdf";
 /// The format has no word for a tool that failed, so its text says it.
 const FAILED: &str = "Error: ";
+
+/// OpenRouter's word for thoughts that Claude signed; no other vendor has a place for them.
+pub const CLAUDES: &str = "anthropic-claude-v1";
 
 /// Writes the body for `model`, without `model` and `stream`.
 ///
@@ -153,22 +154,32 @@ fn result(content: Option<Value>, is_error: bool) -> Value {
 /// The model's turn: one message. Nothing if nothing of it can be said.
 fn assistant(turn: &Turn) -> Result<Option<Value>, Fault> {
     let (mut thoughts, mut texts, mut calls) = (Vec::new(), Vec::new(), Vec::new());
+    let mut details = Vec::new();
     for part in &turn.parts {
         match part {
             Part::Text { .. } => texts.push(part),
-            Part::Thought { text, .. } => thoughts.push(text.as_str()),
+            Part::Thought { text, signature } => {
+                thoughts.push(text.as_str());
+                if let Some(proof) = signature.as_ref().and_then(|s| s.of(Family::Anthropic)) {
+                    details.push(
+                        json!({ "type": "reasoning.text", "text": text, "signature": proof }),
+                    );
+                }
+            }
             Part::Call { id, name, input, .. } => {
                 let function = json!({ "name": name, "arguments": input.to_string() });
                 calls.push(json!({ "id": id, "type": "function", "function": function }));
             }
-            // Only who hid it can read it.
-            Part::Redacted { .. } => {}
+            Part::Redacted { data } => {
+                details.push(json!({ "type": "reasoning.encrypted", "data": data }));
+            }
             Part::Media(_) | Part::Result { .. } => return Err(Fault::Unsendable),
         }
     }
     thoughts.retain(|text| !text.is_empty());
     let content = content(&texts)?;
-    if content.is_none() && calls.is_empty() && thoughts.is_empty() {
+    let nothing = content.is_none() && thoughts.is_empty() && details.is_empty();
+    if nothing && calls.is_empty() {
         return Ok(None);
     }
     let mut message = json!({ "role": "assistant" });
@@ -179,6 +190,13 @@ fn assistant(turn: &Turn) -> Result<Option<Value>, Fault> {
     };
     if !thoughts.is_empty() {
         message["reasoning_content"] = json!(thoughts.join("\n\n"));
+    }
+    for (index, detail) in details.iter_mut().enumerate() {
+        detail["format"] = json!(CLAUDES);
+        detail["index"] = json!(index);
+    }
+    if !details.is_empty() {
+        message["reasoning_details"] = Value::Array(details);
     }
     if !calls.is_empty() {
         message["tool_calls"] = Value::Array(calls);
@@ -203,7 +221,16 @@ fn content(parts: &[&Part]) -> Result<Option<Value>, Fault> {
                 }
                 content.push(part);
             }
-            Part::Media(media) => content.push(self::media(media)?),
+            Part::Media(media) => {
+                // What is said of a document beside it has no other place.
+                let beside = media.context.as_ref().filter(|context| !context.is_empty());
+                content.extend(beside.map(|text| json!({ "type": "text", "text": text })));
+                let mut part = self::media(media)?;
+                if let Some(cache) = &media.cache {
+                    part["cache_control"] = cache.clone();
+                }
+                content.push(part);
+            }
             // None of these is said by a person.
             Part::Thought { .. }
             | Part::Redacted { .. }
@@ -229,7 +256,7 @@ fn media(media: &Media) -> Result<Value, Fault> {
             let format = audio_format(&media.mime);
             Ok(json!({ "type": "input_audio", "input_audio": { "data": data, "format": format } }))
         }
-        (Source::Data(data), "text") => text_document(data, media.name.as_deref()),
+        (Source::Data(_), "text") => text_document(media),
         (Source::Data(data), "application") => {
             let url = format!("data:{};base64,{data}", media.mime);
             let name = media.name.as_deref().unwrap_or(NO_NAME);
@@ -255,10 +282,9 @@ fn audio_format(mime: &str) -> &str {
 }
 
 /// A document that is plain text is said as text, which every vendor takes.
-fn text_document(data: &str, name: Option<&str>) -> Result<Value, Fault> {
-    let bytes = STANDARD.decode(data).map_err(|_| Fault::Unsendable)?;
-    let text = String::from_utf8(bytes).map_err(|_| Fault::Unsendable)?;
-    let text = match name {
+fn text_document(media: &Media) -> Result<Value, Fault> {
+    let text = media.plain().ok_or(Fault::Unsendable)?;
+    let text = match &media.name {
         Some(name) => format!("{name}:\n\n{text}"),
         None => text,
     };

@@ -15,6 +15,8 @@ use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
+use crate::llm::chat_body::CLAUDES;
+use crate::llm::prompt::{Family, Signature};
 use crate::llm::request::{Edit, cut_members};
 use crate::wire::json::{self, Kind, Member, Value};
 
@@ -65,6 +67,9 @@ pub enum Verdict {
     Few(usize),
     /// Texts in parts become one string.
     Flat,
+    /// Thinking blocks, as a client got them, are OpenRouter's `reasoning_details`, unless those stand there
+    /// too.
+    Details,
     /// Instead of yes there stands a number: this neighbour's, or 1.
     Count(&'static str),
 }
@@ -101,9 +106,11 @@ impl Rule {
         match self.verdict {
             Verdict::Drop => Fate::Dropped,
             Verdict::Refuse | Verdict::Only { .. } | Verdict::Few(_) => Fate::Incompatible,
-            Verdict::Rename(_) | Verdict::Words(_) | Verdict::Flat | Verdict::Count(_) => {
-                Fate::Adapted
-            }
+            Verdict::Rename(_)
+            | Verdict::Words(_)
+            | Verdict::Flat
+            | Verdict::Details
+            | Verdict::Count(_) => Fate::Adapted,
         }
     }
 }
@@ -168,6 +175,8 @@ enum Act {
     Cut,
     Name(&'static str),
     Say(Vec<u8>),
+    /// Another member in its place.
+    Become(Vec<u8>),
     Never,
 }
 
@@ -222,6 +231,11 @@ impl<'b> Walk<'b> {
                         cuts.extend(others.map(|(index, _)| index));
                         self.edits.push(Edit::Put(quoted(member), string(to)));
                     }
+                    Act::Become(bytes) => {
+                        let range = quoted(member).start..member.value.span.end();
+                        self.edits.push(Edit::Put(range, bytes));
+                        over = true;
+                    }
                     Act::Say(bytes) => {
                         self.edits.push(Edit::Put(member.value.span.into(), bytes));
                         over = true;
@@ -262,7 +276,7 @@ impl<'b> Walk<'b> {
         let fate = match act {
             Act::Keep => return,
             Act::Cut => Fate::Dropped,
-            Act::Name(_) | Act::Say(_) => Fate::Adapted,
+            Act::Name(_) | Act::Say(_) | Act::Become(_) => Fate::Adapted,
             Act::Never => Fate::Incompatible,
         };
         let routing = ROUTING.iter().any(|known| known.path == rule.path);
@@ -301,6 +315,13 @@ fn act(body: &[u8], member: &Member, members: &[Member], rule: &Rule) -> Act {
             _ => Act::Keep,
         },
         Verdict::Flat => flat(body, value).map_or(Act::Keep, Act::Say),
+        Verdict::Details => {
+            let known = members.iter().any(|member| member.is(body, DETAILS));
+            match value.kind {
+                Kind::Array if !known => Act::Become(details(body, value)),
+                _ => Act::Cut,
+            }
+        }
         Verdict::Count(neighbour) => match value.kind {
             Kind::True => {
                 let count = members.iter().find(|member| member.is(body, neighbour));
@@ -346,6 +367,43 @@ fn flat(body: &[u8], value: Value) -> Option<Vec<u8>> {
     }
     out.push(b'"');
     Some(out)
+}
+
+const DETAILS: &str = "reasoning_details";
+
+/// Claude's thinking blocks as a member of OpenRouter's; blocks of other families are left out.
+fn details(body: &[u8], blocks: Value) -> Vec<u8> {
+    let mut out = Buf::new();
+    json::write_string(&mut out, DETAILS);
+    out.extend(b":[");
+    let mut count = 0;
+    for block in json::items(body, blocks) {
+        let inside = |name: &str| json::get(body, block, name).filter(|v| v.kind == Kind::String);
+        let own = |proof: &Value| {
+            let proof = json::text(body, *proof).unwrap_or_default();
+            Signature::read(&proof, Family::Anthropic).of(Family::Anthropic).is_some()
+        };
+        let proof = inside("signature").filter(own);
+        let pairs: &[(&str, Value)] = match (inside("thinking"), proof, inside("data")) {
+            (Some(text), Some(proof), _) => &[("text", text), ("signature", proof)],
+            (None, _, Some(data)) => &[("data", data)],
+            _ => continue,
+        };
+        let kind = if pairs.len() == 2 { "text" } else { "encrypted" };
+        let comma = if count > 0 { "," } else { "" };
+        let head = format!(
+            "{comma}{{\"type\":\"reasoning.{kind}\",\"format\":\"{CLAUDES}\",\"index\":{count}"
+        );
+        out.extend(head.as_bytes());
+        for (name, value) in pairs {
+            out.extend(format!(",\"{name}\":").as_bytes());
+            out.extend(value.raw(body));
+        }
+        out.extend(b"}");
+        count += 1;
+    }
+    out.extend(b"]");
+    out.as_slice().to_vec()
 }
 
 /// A member's key with its quotes.

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::llm::dialects::chat_prompt;
+use crate::llm::prompt::Signature;
 
 fn text(text: &str) -> Part {
     Part::Text { text: text.into(), cache: None }
@@ -282,4 +283,47 @@ fn a_budget_is_an_effort_where_no_word_was_said() {
         let body = Value::Object(write(&prompt, "m").unwrap());
         assert_eq!(body["reasoning_effort"], want, "{budget:?}");
     }
+}
+
+#[test]
+fn signed_thoughts_stand_where_openrouter_reads_them() {
+    let proof = |family| Some(Signature { family, text: "s".into() });
+    let thought = |text: &str, signature| Part::Thought { text: text.into(), signature };
+    let mut prompt = user(vec![text("hi")]);
+    prompt.say(
+        Role::Assistant,
+        vec![
+            thought("a", proof(Family::Anthropic)),
+            thought("b", proof(Family::Gemini)),
+            Part::Redacted { data: "x".into() },
+            text("yes"),
+        ],
+    );
+    assert_eq!(
+        messages(&prompt).unwrap()[1],
+        json!({ "role": "assistant", "content": "yes", "reasoning_content": "a\n\nb", "reasoning_details": [
+            { "type": "reasoning.text", "text": "a", "signature": "s", "format": CLAUDES, "index": 0 },
+            { "type": "reasoning.encrypted", "data": "x", "format": CLAUDES, "index": 1 },
+        ] })
+    );
+}
+
+#[test]
+fn what_is_said_of_a_document_stands_before_it() {
+    let mut media = Media {
+        mime: "text/plain".into(),
+        source: Source::Data("aGk=".into()),
+        context: Some("a letter".into()),
+        cache: Some(json!({ "type": "ephemeral" })),
+        ..Media::default()
+    };
+    let text = |text: &str| json!({ "type": "text", "text": text });
+    let mut marked = text("hi");
+    marked["cache_control"] = json!({ "type": "ephemeral" });
+    let content = |media: &Media| {
+        messages(&user(vec![Part::Media(media.clone())])).unwrap()[0]["content"].clone()
+    };
+    assert_eq!(content(&media), json!([text("a letter"), marked]));
+    (media.context, media.cache) = (None, None);
+    assert_eq!(content(&media), json!([text("hi")]));
 }

@@ -11,6 +11,7 @@
 use smallvec::SmallVec;
 
 use crate::llm::event::{Finish, Usage};
+use crate::llm::prompt::Family;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::Span;
 use crate::wire::json::{self, Kind, Value};
@@ -24,6 +25,8 @@ pub(super) struct Choice {
     pub(super) calls: SmallVec<[Call; 1]>,
     /// Something went out.
     pub(super) begun: bool,
+    /// The thought that is being told will be signed.
+    pub(super) signing: bool,
 }
 
 /// One tool call.
@@ -140,6 +143,13 @@ pub(super) fn strict_calls(choice: &mut Choice, bytes: &[u8], list: Value) -> bo
 
 /// Tells the delta (or message) of one choice anew.
 pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut Sink<'_>) -> bool {
+    let details = json::get(bytes, delta, "reasoning_details");
+    let details = details.filter(|details| details.kind == Kind::Array);
+    if details.is_some_and(|details| will_sign(bytes, details))
+        && !std::mem::replace(&mut choice.signing, true)
+    {
+        sink.thought(choice.index);
+    }
     // What was thought comes before what was said, in whatever order they stand.
     let thoughts = json::members(bytes, delta)
         .filter(|member| matches!(member.key.of(bytes), b"reasoning_content" | b"reasoning"));
@@ -147,6 +157,9 @@ pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut S
     let mut substance = thought.is_some();
     if let Some(thought) = thought {
         sink.reason(choice.index, Piece::Raw(thought));
+    }
+    if let Some(details) = details {
+        substance |= tell_details(choice, bytes, details, sink);
     }
     for member in json::members(bytes, delta) {
         let value = member.value;
@@ -168,10 +181,66 @@ pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut S
                     sink.annotate(choice.index, item.raw(bytes));
                 }
             }
+            b"images" if value.kind == Kind::Array => {
+                for item in json::items(bytes, value) {
+                    substance |= tell_image(choice.index, bytes, item, sink);
+                }
+            }
             _ => {}
         }
     }
     substance
+}
+
+/// Items of `reasoning_details` that Claude said, wherever it is served; only its signatures are known
+/// to be readable elsewhere.
+fn claudes(bytes: &[u8], details: Value) -> impl Iterator<Item = Value> + '_ {
+    json::items(bytes, details).filter(|item| {
+        let format = json::get(bytes, *item, "format");
+        format.and_then(|format| text(bytes, format)).is_some_and(|f| f.starts_with(b"anthropic-"))
+    })
+}
+
+/// Whether a thought begins here, or goes on, that has a signature at its end.
+fn will_sign(bytes: &[u8], details: Value) -> bool {
+    claudes(bytes, details).any(|item| {
+        json::get(bytes, item, "type")
+            .is_some_and(|kind| json::str_eq(bytes, kind, "reasoning.text"))
+    })
+}
+
+/// The signatures and hidden thoughts of OpenRouter's `reasoning_details`; its texts stand in `reasoning`
+/// too, and are told from there.
+fn tell_details(choice: &mut Choice, bytes: &[u8], details: Value, sink: &mut Sink<'_>) -> bool {
+    let mut substance = false;
+    for item in claudes(bytes, details) {
+        let inside = |name: &str| json::get(bytes, item, name).and_then(|value| text(bytes, value));
+        if let Some(signature) = inside("signature").filter(|_| choice.signing) {
+            sink.sign(choice.index, Family::Anthropic, Piece::Raw(signature));
+            choice.signing = false;
+        }
+        if let Some(data) = inside("data") {
+            sink.redacted(choice.index, Piece::Raw(data));
+            substance = true;
+        }
+    }
+    substance
+}
+
+/// A picture as a data URL (RFC 2397); another address can't be told.
+fn tell_image(choice: u32, bytes: &[u8], item: Value, sink: &mut Sink<'_>) -> bool {
+    const MARK: &[u8] = b";base64,";
+    let url = json::get_path(bytes, item, &["image_url", "url"]);
+    let url = url.and_then(|url| text(bytes, url)).and_then(|url| url.strip_prefix(b"data:"));
+    let Some(url) = url else { return false };
+    let Some(at) = url.windows(MARK.len()).take(MIME_MAX).position(|window| window == MARK) else {
+        return false;
+    };
+    // A slash may be written as an escape.
+    let Ok(mime) = std::str::from_utf8(&url[..at]) else { return false };
+    let data = &url[at + MARK.len()..];
+    sink.image(choice, &mime.replace('\\', ""), Piece::Raw(data));
+    !data.is_empty()
 }
 
 /// The contents of a string that is not empty.
@@ -314,3 +383,5 @@ pub(super) fn inside(bytes: &[u8], span: Span) -> &[u8] {
 
 /// Ids are short; what is longer is only told apart by its beginning.
 const ID_MAX: usize = 128;
+/// A media type is no longer (RFC 6838 section 4.2).
+const MIME_MAX: usize = 256;

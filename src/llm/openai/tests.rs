@@ -276,12 +276,16 @@ fn gathered(payloads: &[&str], whole: bool) -> (Vec<String>, Option<Usage>, Resu
     let blocks = told.choices.iter().flat_map(|choice| &choice.blocks);
     let said = blocks.map(|block| match block {
         Block::Text { text: said, .. } => format!("text {}", text(said)),
-        Block::Reason { text: said, .. } => format!("reason {}", text(said)),
+        Block::Reason { text: said, signature: None } => format!("reason {}", text(said)),
+        Block::Reason { text: said, signature: Some((family, proof)) } => {
+            format!("reason {} by {family:?} {}", text(said), text(proof))
+        }
         Block::Call(call) => {
             format!("call {} {} {}", text(&call.id), text(&call.name), text(&call.arguments))
         }
         Block::Refusal { text: said } => format!("refusal {}", text(said)),
-        Block::Redacted { .. } | Block::Image { .. } => String::from("odd"),
+        Block::Redacted { data } => format!("redacted {}", text(data)),
+        Block::Image { mime, data } => format!("image {mime} {}", text(data)),
     });
     let said = said.collect();
     (said, told.usage(), end)
@@ -317,4 +321,50 @@ fn another_dialect_is_told_a_whole_answer() {
     let (said, usage, end) = gathered(&[body], true);
     assert_eq!((said, end), (vec![String::from("text hi")], Ok(())));
     assert_eq!(usage.unwrap().completion, 4);
+}
+
+#[test]
+fn signatures_hidden_thoughts_and_pictures_are_told() {
+    let details = |rest: &str| format!("{{\"format\":\"anthropic-claude-v1\",\"index\":0,{rest}}}");
+    let (one, two) = (
+        details("\"type\":\"reasoning.text\",\"text\":\"Hm\""),
+        details("\"type\":\"reasoning.text\",\"signature\":\"s+/=\""),
+    );
+    let hidden = details("\"type\":\"reasoning.encrypted\",\"data\":\"xx\"");
+    let foreign =
+        "{\"type\":\"reasoning.encrypted\",\"data\":\"no\",\"format\":\"xai-responses-v1\"}";
+    let picture =
+        "{\"type\":\"image_url\",\"image_url\":{\"url\":\"data:image\\/png;base64,QUJD\"}}";
+    let (said, _, end) = gathered(
+        &[
+            &delta(&format!("{{\"reasoning\":\"Hm\",\"reasoning_details\":[{one}]}}")),
+            &delta(&format!("{{\"reasoning\":null,\"reasoning_details\":[{two}]}}")),
+            &delta(&format!("{{\"content\":\"\",\"reasoning_details\":[{hidden},{foreign}]}}")),
+            &delta(&format!("{{\"content\":\"see\",\"images\":[{picture},{{}}]}}")),
+            &chunk(STOP),
+        ],
+        false,
+    );
+    assert_eq!(end, Ok(()));
+    assert_eq!(
+        said,
+        ["reason Hm by Anthropic s+/=", "redacted xx", "text see", "image image/png QUJD"]
+    );
+    // A chat client gets the signed thought in the words that it may give back.
+    let (out, _) = play(&[
+        &delta(&format!("{{\"reasoning\":\"Hm\",\"reasoning_details\":[{one}]}}")),
+        &delta(&format!("{{\"reasoning\":null,\"reasoning_details\":[{two}]}}")),
+        &chunk(STOP),
+    ]);
+    let blocks = said_blocks(&out);
+    assert_eq!(
+        blocks,
+        [serde_json::json!({ "type": "thinking", "thinking": "Hm", "signature": "s+/=" })]
+    );
+}
+
+fn said_blocks(out: &str) -> Vec<serde_json::Value> {
+    let chunks = said(out);
+    let deltas = chunks.iter().map(|chunk| &chunk["choices"][0]["delta"]["thinking_blocks"][0]);
+    deltas.filter(|block| block.is_object()).cloned().collect()
 }

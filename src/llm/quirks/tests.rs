@@ -15,7 +15,7 @@ fn fitted(body: &str, rules: &[Rule]) -> Result<String, Fault> {
 
 #[test]
 fn the_smallest_edits_are_made() {
-    use Verdict::{Count, Drop, Few, Flat, Only, Refuse, Rename, Words};
+    use Verdict::{Count, Details, Drop, Few, Flat, Only, Refuse, Rename, Words};
     let never = Err(Fault::Unsendable);
     let only = Only { words: &["auto"], other: false };
     let role = Words(&[("developer", "system"), ("none", "")]);
@@ -75,6 +75,15 @@ fn the_smallest_edits_are_made() {
         ("l", Count("t"), r#"{"l":true,"t":5}"#, Ok(r#"{"l":5,"t":5}"#)),
         ("l", Count("t"), r#"{"l":true}"#, Ok(r#"{"l":1}"#)),
         ("l", Count("t"), r#"{"l":false}"#, Ok("{}")),
+        (
+            "t",
+            Details,
+            r#"{"t":[{"type":"thinking","thinking":"a\u00fc","signature":"s"},{"type":"redacted_thinking","data":"x"},{"thinking":"b"},{"thinking":"c","signature":"firstbyte:gemini:s"}],"b":1}"#,
+            Ok(
+                r#"{"reasoning_details":[{"type":"reasoning.text","format":"anthropic-claude-v1","index":0,"text":"a\u00fc","signature":"s"},{"type":"reasoning.encrypted","format":"anthropic-claude-v1","index":1,"data":"x"}],"b":1}"#,
+            ),
+        ),
+        ("t", Details, r#"{"t":[],"reasoning_details":[1]}"#, Ok(r#"{"reasoning_details":[1]}"#)),
         ("a", Drop, "[1]", never),
         ("a", Drop, "{", never),
     ] {

@@ -155,7 +155,8 @@ fn forget_marks(prompt: &mut Prompt) {
         match part {
             Part::Text { cache, .. } => *cache = None,
             Part::Result { parts: inner, .. } => parts.extend(inner),
-            Part::Media(_) | Part::Thought { .. } | Part::Redacted { .. } | Part::Call { .. } => {}
+            Part::Media(media) => media.cache = None,
+            Part::Thought { .. } | Part::Redacted { .. } | Part::Call { .. } => {}
         }
     }
 }

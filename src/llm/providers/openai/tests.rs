@@ -16,6 +16,7 @@ fn sent(name: &str, surface: Surface, model: &str, body: &str) -> Result<String,
     ask.envelope.method = "POST";
     ask.envelope.path = String::from(match surface {
         Surface::Embeddings => "/embeddings",
+        Surface::Messages => "/messages",
         _ => "/chat/completions",
     });
     ask.envelope.fields.push(("anthropic-beta", b"x".to_vec()));
@@ -149,4 +150,20 @@ fn what_a_vendor_can_not_do_is_not_sent() {
             "{vendor} {count}"
         );
     }
+}
+
+#[test]
+fn a_messages_clients_request_goes_to_the_path_of_chat() {
+    let body = r#"{"model":"m","max_tokens":9,"stream":true,"top_k":4,"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],
+        "messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]}]}"#;
+    let out = sent("groq", Surface::Messages, "up", body).unwrap();
+    let (head, body) = out.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
+    assert!(!head.contains("anthropic") && head.contains("accept: text/event-stream"), "{head}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+    assert_eq!(
+        serde_json::from_str::<Value>(body).unwrap(),
+        json!({ "model": "up", "stream": true, "stream_options": { "include_usage": true }, "max_tokens": 9,
+            "messages": [{ "role": "system", "content": "s" }, { "role": "user", "content": "hi" }] })
+    );
 }

@@ -4,7 +4,7 @@
 //! A new vendor is a new row, and its line in `docs/providers.md`. Data only: `llm/quirks` applies it.
 
 use crate::llm::chat_body::thinks;
-use crate::llm::quirks::Verdict::{Count, Drop, Few, Flat, Only, Refuse, Rename, Words};
+use crate::llm::quirks::Verdict::{Count, Details, Drop, Few, Flat, Only, Refuse, Rename, Words};
 use crate::llm::quirks::{self, Fate, Rule};
 
 /// One vendor.
@@ -69,6 +69,7 @@ pub const OPENAI: &Vendor = &Vendor {
         Rule::new("messages[].content[].cache_control", Drop),
         Rule::new("tools[].cache_control", Drop),
         Rule::new("messages[].reasoning_content", Drop),
+        Rule::new("messages[].reasoning_details", Drop),
         // It wants the answer to be stored for it.
         Rule::new("metadata", Drop),
         Rule::new("top_k", Drop),
@@ -89,13 +90,11 @@ const PLAIN: &[Rule] = &[
     Rule::new("messages[].content[].cache_control", Drop),
     Rule::new("tools[].cache_control", Drop),
     Rule::new("messages[].thinking_blocks", Drop),
-];
-const MAX_TOKENS: &[Rule] = &[Rule::new("max_completion_tokens", Rename("max_tokens"))];
-const NO_THOUGHTS: &[Rule] = &[
-    Rule::new("messages[].reasoning_content", Drop),
-    Rule::new("messages[].reasoning", Drop),
     Rule::new("messages[].reasoning_details", Drop),
 ];
+const MAX_TOKENS: &[Rule] = &[Rule::new("max_completion_tokens", Rename("max_tokens"))];
+const NO_THOUGHTS: &[Rule] =
+    &[Rule::new("messages[].reasoning_content", Drop), Rule::new("messages[].reasoning", Drop)];
 /// Low, medium and high; how to ask for none differs too much to be told.
 const THREE_EFFORTS: &[Rule] = &[Rule::new("reasoning_effort", Words(THREE))];
 const THREE: &[(&str, &str)] =
@@ -147,7 +146,6 @@ pub const TABLE: &[Vendor] = &[
             &[
                 Rule::new("messages[].name", Drop),
                 Rule::new("messages[].reasoning_content", Rename("reasoning")),
-                Rule::new("messages[].reasoning_details", Drop),
                 Rule::new("top_k", Drop),
                 Rule::new(
                     "service_tier",
@@ -235,7 +233,7 @@ pub const TABLE: &[Vendor] = &[
         title: "OpenRouter",
         base_url: "https://openrouter.ai/api/v1",
         key_variable: "OPENROUTER_API_KEY",
-        rules: &[],
+        rules: &[&[Rule::new("messages[].thinking_blocks", Details)]],
         written: &[],
     },
     Vendor {
@@ -344,7 +342,6 @@ pub const TABLE: &[Vendor] = &[
                 Rule::new("parallel_tool_calls", Refuse),
                 Rule::new("top_k", Drop),
                 Rule::new("messages[].reasoning_content", Rename("reasoning")),
-                Rule::new("messages[].reasoning_details", Drop),
                 Rule::of(is_gpt_oss, "reasoning_effort", Words(THREE)),
                 Rule::of(
                     |model| !is_gpt_oss(model) && !model.contains("glm"),

@@ -77,7 +77,7 @@ fn fates(row: &Vendor, wanted: Fate) -> String {
             Few(most) => format!("`{place}` beyond {most}"),
             Only { words, other: false } => format!("`{place}` but {}", words.join(", ")),
             Only { words, other: true } => format!("`{place}` but {}, one tool", words.join(", ")),
-            Drop | Refuse | Words(_) | Flat | Count(_) => format!("`{place}`"),
+            Drop | Refuse | Words(_) | Flat | Count(_) | Details => format!("`{place}`"),
         };
         let some = if rule.only.is_some() { " (some models)" } else { "" };
         let name = format!("{name}{some}");
@@ -203,7 +203,9 @@ fn words_for_the_same_are_the_vendors_own() {
     let deepseek = gets("deepseek", "m", &messages).unwrap();
     assert_eq!(deepseek["messages"][0], json!({ "role": "system", "content": "a" }));
     assert_eq!(deepseek["messages"][1]["reasoning_content"], "hm");
-    assert_eq!(gets("openrouter", "m", &messages), Ok(messages));
+    let openrouter = gets("openrouter", "m", &messages).unwrap();
+    assert_eq!(openrouter["messages"][0], messages["messages"][0]);
+    assert_eq!(openrouter["messages"][1]["reasoning_details"], json!([]));
 }
 
 #[test]
