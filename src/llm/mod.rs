@@ -12,4 +12,5 @@ pub mod prompt;
 pub mod provider;
 pub mod providers;
 pub mod request;
+pub mod responses_body;
 pub mod sink;

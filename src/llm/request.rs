@@ -238,9 +238,11 @@ impl Ask {
         }
         let required = match surface {
             Surface::Chat | Surface::Messages => "messages",
-            Surface::Embeddings | Surface::Responses => "input",
-            // OpenAI gives `prompt` a default, and vendors know other fields in its place.
+            Surface::Embeddings => "input",
+            // OpenAI gives `prompt` a default, and vendors know other fields in its place; an answer may
+            // go on from what is stored.
             Surface::Completions
+            | Surface::Responses
             | Surface::Other
             | Surface::Models
             | Surface::Explain
@@ -395,7 +397,10 @@ struct Known {
 }
 
 fn check_kind(known: &Known, value: Value, surface: Surface) -> Result<(), AskFault> {
-    let checked = surface.is_understood() || matches!(known.name, "model" | "models" | "provider");
+    // A stored prompt has another shape than a text to go on from.
+    let is_stored = surface == Surface::Responses && known.name == "prompt";
+    let checked = surface.is_understood() && !is_stored
+        || matches!(known.name, "model" | "models" | "provider");
     let bool_like = [Kind::True, Kind::False];
     let fits = known.takes.iter().any(|kind| {
         *kind == value.kind || (bool_like.contains(kind) && bool_like.contains(&value.kind))

@@ -133,6 +133,7 @@ impl Intake {
     fn surface(&mut self, method: Method, path: &str) -> Result<Surface, Answer> {
         let (surface, allowed): (Surface, &'static str) = match path {
             "/v1/chat/completions" => (Surface::Chat, "POST"),
+            "/v1/responses" => (Surface::Responses, "POST"),
             "/v1/completions" => (Surface::Completions, "POST"),
             "/v1/embeddings" => (Surface::Embeddings, "POST"),
             "/v1/route/explain" => (Surface::Explain, "POST"),

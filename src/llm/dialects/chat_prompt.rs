@@ -65,6 +65,8 @@ const PARAMS: &[&str] = &[
     "service_tier",
     "metadata",
     "verbosity",
+    "safety_identifier",
+    "prompt_cache_key",
 ];
 
 fn bad(at: &str, expected: &'static str) -> Unreadable {
