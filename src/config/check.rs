@@ -56,8 +56,14 @@ pub(super) fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem
 /// Writes the config that the environment stands for and loads it, so that it passes the same checks.
 pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem>> {
     let mut text = String::new();
+    let mut seen = Vec::new();
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
         let variable = kind.key_variable();
+        // A vendor with two APIs is served by its first.
+        if seen.contains(&variable) {
+            continue;
+        }
+        seen.push(variable);
         // Set to nothing is how a variable is unset in a container's environment.
         let is_set = lookup(&Ref::Env(variable.to_owned())).is_ok_and(|value| !value.is_empty());
         if !is_set {

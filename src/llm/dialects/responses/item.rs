@@ -124,7 +124,8 @@ impl Item {
         let Some(call) = self.call(choice).filter(|_| self.of == Of::Block) else { return true };
         let quoted = [b"\"", call.arguments.as_slice(), b"\""].concat();
         let text = json::document(&quoted).ok().and_then(|value| json::text(&quoted, value));
-        text.is_some_and(|text| json::document(text.as_bytes()).is_ok())
+        text.and_then(|text| json::document(text.as_bytes()).ok().map(|value| value.kind))
+            == Some(Kind::Object)
     }
 
     /// The words for its text, if it is one.
