@@ -2,12 +2,15 @@
 //! understands; between them there is one vocabulary, `event`.
 
 pub mod aws;
+pub mod chat_body;
 pub mod converse;
 pub mod dialects;
 pub mod errors;
+pub mod estimate;
 pub mod event;
 pub mod gemini_body;
 pub mod messages;
+pub mod openai;
 pub mod prompt;
 pub mod provider;
 pub mod providers;

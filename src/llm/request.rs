@@ -29,6 +29,8 @@ pub enum Surface {
     Chat,
     /// `/v1/messages`
     Messages,
+    /// `/v1/messages/count_tokens`
+    CountTokens,
     /// `/v1/responses`
     Responses,
     /// `/v1/completions`
@@ -52,6 +54,7 @@ impl Surface {
         match self {
             Surface::Chat => "chat",
             Surface::Messages => "messages",
+            Surface::CountTokens => "count_tokens",
             Surface::Responses => "responses",
             Surface::Completions => "completions",
             Surface::Embeddings => "embeddings",
@@ -65,7 +68,7 @@ impl Surface {
     /// What the client speaks there.
     pub const fn dialect(self) -> Dialect {
         match self {
-            Surface::Messages => Dialect::Messages,
+            Surface::Messages | Surface::CountTokens => Dialect::Messages,
             Surface::Responses => Dialect::Responses,
             Surface::Chat
             | Surface::Completions
@@ -132,6 +135,8 @@ pub struct Envelope {
     pub path: String,
     /// Fields that may go upstream: name and value.
     pub fields: SmallVec<[(&'static str, Vec<u8>); 4]>,
+    /// Fields that mean something to Anthropic alone: `anthropic-version`, `anthropic-beta`.
+    pub anthropic: SmallVec<[(&'static str, Vec<u8>); 2]>,
 }
 
 /// What a request asks for.
@@ -236,8 +241,10 @@ impl Ask {
             let message = "the request must name a model in \"model\"";
             return Err(AskFault::new("missing_required_parameter", Some("model"), message));
         }
+        // Their answers always have the counts.
+        self.include_usage |= matches!(surface, Surface::Messages | Surface::Responses);
         let required = match surface {
-            Surface::Chat | Surface::Messages => "messages",
+            Surface::Chat | Surface::Messages | Surface::CountTokens => "messages",
             Surface::Embeddings => "input",
             // OpenAI gives `prompt` a default, and vendors know other fields in its place; an answer may
             // go on from what is stored.
@@ -251,6 +258,11 @@ impl Ask {
         if !seen.contains(&required) {
             let message = format!("the request must have \"{required}\"");
             return Err(AskFault::new("missing_required_parameter", Some(required), message));
+        }
+        if surface == Surface::Messages && !seen.contains(&"max_tokens") {
+            // In that API's own words.
+            let (param, message) = (Some("max_tokens"), "max_tokens: Field required");
+            return Err(AskFault::new("missing_required_parameter", param, message));
         }
         Ok(())
     }

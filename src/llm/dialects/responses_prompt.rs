@@ -122,7 +122,7 @@ fn read_item(
         Some("image_generation_call") => {
             let data = Source::Data(string(item, "result", at)?.to_owned());
             let format = item["output_format"].as_str().unwrap_or("png");
-            let media = Media { mime: format!("image/{format}"), source: data, name: None };
+            let media = Media { mime: format!("image/{format}"), source: data, ..Media::default() };
             prompt.say(Role::Assistant, vec![Part::Media(media)]);
             Ok(())
         }
@@ -224,7 +224,11 @@ fn part(item: &Value, at: &str) -> Result<Option<Part>, Unreadable> {
         Some("input_image") => {
             if let Some(id) = item["file_id"].as_str() {
                 let source = Source::File(id.to_owned());
-                return Ok(Some(Part::Media(Media { mime: "image/*".into(), source, name: None })));
+                return Ok(Some(Part::Media(Media {
+                    mime: "image/*".into(),
+                    source,
+                    ..Media::default()
+                })));
             }
             // Some clients send it as chat has it.
             let url = item["image_url"].as_str().or_else(|| item["image_url"]["url"].as_str());
@@ -236,7 +240,7 @@ fn part(item: &Value, at: &str) -> Result<Option<Part>, Unreadable> {
             let audio = &item["input_audio"];
             let data = string(audio, "data", &format!("{at}.input_audio"))?.to_owned();
             let mime = format!("audio/{}", audio["format"].as_str().unwrap_or("wav"));
-            Ok(Some(Part::Media(Media { mime, source: Source::Data(data), name: None })))
+            Ok(Some(Part::Media(Media { mime, source: Source::Data(data), ..Media::default() })))
         }
         _ => Err(bad(
             &format!("{at}.type"),
@@ -249,7 +253,7 @@ fn file(item: &Value, at: &str) -> Result<Part, Unreadable> {
     let name = item["filename"].as_str().map(str::to_owned);
     if let Some(id) = item["file_id"].as_str() {
         let source = Source::File(id.to_owned());
-        return Ok(Part::Media(Media { mime: String::new(), source, name }));
+        return Ok(Part::Media(Media { source, name, ..Media::default() }));
     }
     if let Some(url) = item["file_url"].as_str() {
         return Ok(Part::Media(from_url(url, "application/pdf", name)));
@@ -261,7 +265,7 @@ fn file(item: &Value, at: &str) -> Result<Part, Unreadable> {
     }
     // Bare base64.
     let source = Source::Data(data.to_owned());
-    Ok(Part::Media(Media { mime: "application/pdf".into(), source, name }))
+    Ok(Part::Media(Media { mime: "application/pdf".into(), source, name, ..Media::default() }))
 }
 
 /// A data URL taken apart (RFC 2397), or an address of what is `usually` of that type.
@@ -273,7 +277,8 @@ fn from_url(url: &str, usually: &str, name: Option<String>) -> Media {
         }
         None => ("", Source::Url(url.to_owned())),
     };
-    Media { mime: if mime.is_empty() { usually } else { mime }.to_owned(), source, name }
+    let mime = if mime.is_empty() { usually } else { mime }.to_owned();
+    Media { mime, source, name, ..Media::default() }
 }
 
 fn read_tools(prompt: &mut Prompt, body: &Value) -> Result<(), Unreadable> {

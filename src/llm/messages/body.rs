@@ -155,6 +155,11 @@ fn media(media: &Media) -> Result<Value, Fault> {
     };
     let source = match &media.source {
         Source::Url(url) => json!({ "type": "url", "url": url }),
+        Source::Data(_) if media.mime.starts_with("text/") => {
+            // A document of another type than PDF is told as its text.
+            let text = media.plain().ok_or(Fault::Unsendable)?;
+            json!({ "type": "text", "media_type": "text/plain", "data": text })
+        }
         Source::Data(data) => {
             json!({ "type": "base64", "media_type": media.mime, "data": data })
         }
@@ -162,10 +167,18 @@ fn media(media: &Media) -> Result<Value, Fault> {
         Source::File(_) => return Err(Fault::Unsendable),
     };
     let mut block = json!({ "type": kind, "source": source });
-    if kind == "document"
-        && let Some(name) = &media.name
-    {
-        block["title"] = json!(name);
+    if kind == "document" {
+        for (key, value) in [("title", &media.name), ("context", &media.context)] {
+            if let Some(value) = value {
+                block[key] = json!(value);
+            }
+        }
+        if media.citations {
+            block["citations"] = json!({ "enabled": true });
+        }
+    }
+    if let Some(cache) = &media.cache {
+        block["cache_control"] = cache.clone();
     }
     Ok(block)
 }
@@ -259,13 +272,14 @@ fn thinking(prompt: &Prompt, version: Version, body: &mut Map<String, Value>) ->
     }
     let wanted = match effort {
         "none" => return false,
+        _ if prompt.budget.is_some() => prompt.budget.unwrap_or(0).max(BUDGET_MIN),
         "minimal" => BUDGET_MIN,
         "low" => 2 * BUDGET_MIN,
         "medium" => 8 * BUDGET_MIN,
         _ => 16 * BUDGET_MIN,
     };
     let half = prompt.max_tokens.map_or(u64::MAX, |max| (max / 2).max(BUDGET_MIN));
-    let budget = wanted.min(half);
+    let budget = if prompt.budget.is_some() { wanted } else { wanted.min(half) };
     let fits = prompt.max_tokens.is_none_or(|max| budget < max);
     if version < Version::THINKS || forced || !fits || goes_on_without_thoughts(prompt) {
         return false;

@@ -3,6 +3,8 @@
 //! What an answer says is read by `llm/messages`; this file has the address, the credential, and what
 //! an error status means.
 
+use std::borrow::Cow;
+
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::UnixMs;
@@ -34,13 +36,16 @@ impl Provider for Anthropic {
     ) -> Result<(), Fault> {
         let mut told = Buf::new();
         let path = match ask.surface {
-            Surface::Chat | Surface::Messages | Surface::Responses => {
+            Surface::Chat | Surface::Responses => {
                 told.extend(&translated(ask, body, site.model)?);
                 "/messages"
             }
-            // Other paths are passed through: the client speaks this API itself.
-            Surface::Other => {
+            // The client speaks this API itself.
+            Surface::Messages | Surface::CountTokens | Surface::Other => {
                 ask.write_edited(body, site.model, &mut told);
+                if let Cow::Owned(cleaned) = messages::own::cleaned(told.as_slice()) {
+                    told = Buf::from(cleaned.as_slice());
+                }
                 ask.envelope.path.as_str()
             }
             Surface::Completions
@@ -140,7 +145,15 @@ fn head(ask: &Ask, site: &Site<'_>, path: &str, length: usize, out: &mut Buf) ->
         out.extend(key);
         out.extend(emit::CRLF);
     }
-    fits &= emit::field(out, b"anthropic-version", VERSION);
+    let native = matches!(ask.surface, Surface::Messages | Surface::CountTokens | Surface::Other);
+    let named = |wanted: &str| {
+        let mut fields = ask.envelope.anthropic.iter().filter(|_| native);
+        fields.find(|(name, _)| *name == wanted).map(|(_, value)| value.as_slice())
+    };
+    fits &= emit::field(out, b"anthropic-version", named("anthropic-version").unwrap_or(VERSION));
+    if let Some(beta) = named("anthropic-beta") {
+        fits &= emit::field(out, b"anthropic-beta", beta);
+    }
     fits &= emit::field(out, b"accept-encoding", b"identity");
     fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
     if ask.surface.is_understood() {

@@ -9,7 +9,12 @@ fn said(text: &str) -> Part {
 }
 
 fn media(mime: &str, source: Source, name: Option<&str>) -> Part {
-    Part::Media(Media { mime: mime.into(), source, name: name.map(str::to_owned) })
+    Part::Media(Media {
+        mime: mime.into(),
+        source,
+        name: name.map(str::to_owned),
+        ..Media::default()
+    })
 }
 
 #[test]

@@ -33,7 +33,8 @@ pub fn send(ask: &Ask, body: &[u8], site: &Site<'_>, out: &mut Buf) -> Result<()
             ask.write_edited(body, site.model, &mut told);
             ask.envelope.path.as_str()
         }
-        Surface::Completions
+        Surface::CountTokens
+        | Surface::Completions
         | Surface::Embeddings
         | Surface::Models
         | Surface::Explain

@@ -1,11 +1,12 @@
 //! Chunks of vendors that are not quite OpenAI's, and what a chat client gets of them.
 
 use super::*;
+use crate::base::buf::Buf;
 use crate::llm::sink::Told;
 
 /// Feeds payloads, closes, and gives the client's bytes.
 fn play(payloads: &[&str]) -> (String, Result<(), Fault>) {
-    let (mut adapter, mut told) = (Openai::default(), Told::default());
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
     let (mut out, mut events) = (Buf::new(), 0);
     let mut sink = Sink {
         out: &mut out,
@@ -214,7 +215,7 @@ fn a_stream_that_turns_loose_goes_on_where_it_was() {
 fn whole_answers_are_mended_too() {
     let body = "{\"id\":\"\",\"choices\":[{\"index\":0,\"message\":{\"content\":null,\"reasoning\":\"Hm\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"x\":1}}}]},\"finish_reason\":\"stop\"}]}";
     let (mut adapter, mut told, mut out, mut events) =
-        (Openai::default(), Told::default(), Buf::new(), 0);
+        (Answer::default(), Told::default(), Buf::new(), 0);
     told.gather();
     let mut sink = Sink {
         out: &mut out,
