@@ -7,14 +7,14 @@ use crate::client::{Response, ask, post};
 use crate::fallback::{expected, good};
 use crate::rig::{Gateway, Provider, on_both};
 
-const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+pub const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
-fn event(data: Value) -> String {
+pub fn event(data: Value) -> String {
     format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())
 }
 
 /// A streamed answer of the Messages API: text, then a tool call.
-fn messages() -> Vec<String> {
+pub fn messages() -> Vec<String> {
     let usage = json!({ "input_tokens": 5, "output_tokens": 1 });
     vec![
         event(
@@ -43,7 +43,7 @@ fn messages() -> Vec<String> {
 }
 
 /// An Anthropic that checks what it is asked, and answers `says`.
-fn claude(says: String) -> Provider {
+pub fn claude(says: String) -> Provider {
     Provider::start(move |call| {
         let call = call.as_mut().unwrap();
         assert!(call.request.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{}", call.request);
@@ -64,7 +64,7 @@ fn claude(says: String) -> Provider {
     })
 }
 
-fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
+pub fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     let mut text = String::from("[defaults]\nbreaker = \"off\"\n");
     for (name, (kind, provider)) in [("p0", first), ("p1", second)] {
         let addr = provider.addr;
@@ -75,7 +75,7 @@ fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     text + "[models.m]\ntargets = [\"p0/up\", \"p1/up\"]\n"
 }
 
-fn request(stream: bool) -> String {
+pub fn request(stream: bool) -> String {
     let body = json!({
         "model": "m", "messages": [{ "role": "user", "content": "hi" }], "stream": stream,
         "stream_options": { "include_usage": true },
@@ -83,7 +83,7 @@ fn request(stream: bool) -> String {
     post("/v1/chat/completions", "", &body.to_string())
 }
 
-fn chunks(answer: &Response) -> Vec<Value> {
+pub fn chunks(answer: &Response) -> Vec<Value> {
     let text = answer.text();
     let blocks = text.split_terminator("\n\n").map(|block| block.strip_prefix("data: ").unwrap());
     let chunks = blocks.filter(|data| *data != "[DONE]");
@@ -190,7 +190,7 @@ fn what_a_format_can_not_say_goes_to_the_next_target() {
 }
 
 /// A streamed answer of Gemini: a thought, text, a call.
-fn candidates() -> Vec<String> {
+pub fn candidates() -> Vec<String> {
     let event = |parts: Value, rest: Value| {
         let mut candidate = json!({ "content": { "role": "model", "parts": parts }, "index": 0 });
         for (name, value) in rest.as_object().unwrap() {
@@ -211,7 +211,7 @@ fn candidates() -> Vec<String> {
     ]
 }
 
-fn gemini(says: String) -> Provider {
+pub fn gemini(says: String) -> Provider {
     Provider::start(move |call| {
         let call = call.as_mut().unwrap();
         let line = "POST /v1/models/up:streamGenerateContent?alt=sse HTTP/1.1\r\n";
