@@ -492,16 +492,12 @@ fn write_usage(usage: Usage, out: &mut Buf) {
     // Writing to a Buf can't fail.
     let _ = write!(
         out,
-        "{{\"input_tokens\":{},\"input_tokens_details\":{{\"cached_tokens\":{}",
-        usage.prompt, usage.cached
-    );
-    if usage.cache_write > 0 {
-        let _ = write!(out, ",\"cache_write_tokens\":{}", usage.cache_write);
-    }
-    let _ = write!(
-        out,
-        "}},\"output_tokens\":{},\"output_tokens_details\":{{\"reasoning_tokens\":{}}},\
-         \"total_tokens\":{}}}",
+        "{{\"input_tokens\":{},\"input_tokens_details\":{{\"cached_tokens\":{},\
+         \"cache_write_tokens\":{}}},\"output_tokens\":{},\
+         \"output_tokens_details\":{{\"reasoning_tokens\":{}}},\"total_tokens\":{}}}",
+        usage.prompt,
+        usage.cached,
+        usage.cache_write,
         usage.completion,
         usage.reasoning,
         usage.prompt.saturating_add(usage.completion)
