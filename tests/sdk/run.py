@@ -1,7 +1,7 @@
 """Runs both SDK suites against a gateway on each driver, before sandbox providers.
 
-Starts `firstbyte sandbox` and two gateways (one open, one with a key) on free loopback ports, runs
-suite.py and suite.mjs as their own processes, and ends what it started by its process id. The last
+Starts `firstbyte sandbox` and three gateways (one open, one with a key, one before the open one) on free
+loopback ports, runs suite.py, suite_responses.py and suite.mjs as their own processes, and ends what it started by its process id. The last
 line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
 """
 
@@ -107,8 +107,8 @@ def toml(value):
     return json.dumps(value)
 
 
-def config(driver, providers, ledger, keyed):
-    """The gateway's config."""
+def config(driver, providers, ledger, keyed, through=None):
+    """The gateway's config; before the gateway at `through`, if that is given."""
     lines = [
         "[server]",
         'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
@@ -123,7 +123,11 @@ def config(driver, providers, ledger, keyed):
         lines += ["[auth]", 'keys = [{ name = "sdk", key = "env:FIRSTBYTE_SDK_KEY" }]']
     for name, url in providers.items():
         lines += [f"[providers.{name}]", 'kind = "openai"', f"base_url = {toml(url)}"]
+    if through:
+        lines += ["[providers.through]", 'kind = "openai-responses"', f"base_url = {toml(through)}"]
     for name, targets in models().items():
+        if through:
+            targets = [f"through/{name}"]
         lines += [f"[models.{toml(name)}]", f"targets = {toml(targets)}"]
     return "\n".join(lines) + "\n"
 
@@ -217,9 +221,10 @@ def run_driver(args, driver, folder):
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         providers = {"a": found[0][0], "b": found[0][1], "closed": dead}
         urls = {}
-        for name in ("open", "keyed"):
+        for name in ("open", "keyed", "through"):
             path = folder / f"{name}.toml"
-            path.write_text(config(driver, providers, ledger, name == "keyed"))
+            before = urls["open"] if name == "through" else None
+            path.write_text(config(driver, providers, ledger, name == "keyed", before))
             env = {"FIRSTBYTE_SDK_KEY": KEY}
             gateway = processes.start(name, [args.bin, "serve", "-c", str(path)], env)
             found = wait_for(r"listening on (http://\S+/v1)\n", name, processes, gateway)
@@ -232,6 +237,7 @@ def run_driver(args, driver, folder):
         env = {
             "SDK_OPEN": urls["open"],
             "SDK_KEYED": urls["keyed"],
+            "SDK_THROUGH": urls["through"],
             "SDK_KEY": KEY,
             "SDK_LEDGER": str(ledger),
             "SDK_FALLBACKS": json.dumps([*FALLBACKS, "fall-refused"]),
@@ -240,11 +246,12 @@ def run_driver(args, driver, folder):
         }
         suites = [
             ("python", [args.python, str(HERE / "suite.py")]),
+            ("python, responses", [args.python, str(HERE / "suite_responses.py")]),
             ("node", ["node", "--test", "--test-reporter=tap", str(HERE / "suite.mjs")]),
         ]
         counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
         if any(failed for _, failed in counts):
-            for name in ("open", "keyed", "sandbox"):
+            for name in ("open", "keyed", "through", "sandbox"):
                 print(f"---- {name} ----\n{processes.log(name)[-4000:]}")
         return tuple(map(sum, zip(*counts)))
     finally:
