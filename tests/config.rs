@@ -22,6 +22,7 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
         Ref::Env(name) => match name.as_str() {
             "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" => "sk-test-1\n",
             "OTHER" | "LOCAL_KEY_A" => "sk-test-2",
+            "GROQ_API_KEY" => "gsk-test",
             "EMPTY" => "\r\n",
             "BINARY" => "a\r\nb",
             _ => return Err("is not set".into()),
@@ -257,9 +258,46 @@ fn from_env_serves_the_catalogue_or_nothing() {
     assert!(config::from_env(&none).unwrap().is_none());
     assert!(config::from_env(&|_: &Ref| Ok(Vec::new())).unwrap().is_none());
     let config = config::from_env(&lookup).map_err(|p| lines(&p)).unwrap().unwrap();
-    assert_eq!(config.providers.len(), 1);
-    assert_eq!(config.models.len(), config::catalog::of(Kind::Openai).count());
+    let names: Vec<_> = config.providers.iter().map(|(_, provider)| &*provider.name).collect();
+    assert_eq!(names, ["openai", "groq"]);
+    assert_eq!(config.models.len(), {
+        let kinds = config.providers.iter().map(|(_, provider)| provider.kind);
+        kinds.map(|kind| config::catalog::of(kind).count()).sum::<usize>()
+    });
     assert_eq!(config.passthrough.map(|id| config.providers[id].name.as_str()), Some("openai"));
     let problems = config::from_env(&|_: &Ref| Ok(b"two words".to_vec())).unwrap_err();
     assert!(lines(&problems).contains("OPENAI_API_KEY") && !lines(&problems).contains("two words"));
+}
+
+#[test]
+fn a_vendor_needs_only_its_key() {
+    for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
+        let text = format!("[providers.p]\nkind = \"{name}\"\nkey = \"env:KEY\"\n");
+        let config = load(&text).map_err(|p| lines(&p)).unwrap();
+        let (_, provider) = config.providers.iter().next().unwrap();
+        assert_eq!((provider.kind, provider.kind.name()), (*kind, *name));
+        let base = &provider.base;
+        let scheme = if base.tls { "https" } else { "http" };
+        assert_eq!(
+            format!("{scheme}://{}{}", base.authority(), base.path),
+            kind.base_url(),
+            "{name}"
+        );
+        let variable = kind.key_variable();
+        // Of a vendor's two APIs, its key alone means the first.
+        let is_second = *kind == Kind::Responses;
+        if variable.is_empty() || is_second {
+            continue;
+        }
+        let only = |reference: &Ref| match reference {
+            Ref::Env(asked) if asked == variable => Ok(b"k".to_vec()),
+            Ref::Env(_) | Ref::File(_) => Err(String::from("is not set")),
+        };
+        let config = config::from_env(&only).map_err(|p| lines(&p)).unwrap().unwrap();
+        let (_, provider) = config.providers.iter().next().unwrap();
+        assert_eq!(
+            (provider.name.as_str(), provider.kind, config.providers.len()),
+            (*name, *kind, 1)
+        );
+    }
 }

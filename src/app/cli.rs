@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve clients. Without a config file: the providers whose key variables are set
-    /// (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY), or, with none set, the built-in sandbox providers.
+    /// (OPENAI_API_KEY, ANTHROPIC_API_KEY and the like), or, with none set, the built-in sandbox providers.
     Serve {
         /// The config file (TOML).
         #[arg(short, long, value_name = "FILE")]

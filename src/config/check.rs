@@ -60,7 +60,7 @@ pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
         let variable = kind.key_variable();
         // A vendor with two APIs is served by its first.
-        if seen.contains(&variable) {
+        if variable.is_empty() || seen.contains(&variable) {
             continue;
         }
         seen.push(variable);

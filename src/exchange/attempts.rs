@@ -12,7 +12,9 @@ use crate::exchange::verdict::{self, Verdict};
 use crate::exchange::{Cx, Exchange, Output, Side, answer};
 use crate::llm::prompt::Unreadable;
 use crate::llm::provider::{Said, Site};
-use crate::llm::providers::Stream;
+use crate::llm::providers::{Kind, Stream};
+use crate::llm::quirks::Fate;
+use crate::llm::request::Surface;
 use crate::llm::sink::Told;
 use crate::route::health::{Outcome as Health, Pass};
 use crate::route::{Attempt, Table};
@@ -103,7 +105,8 @@ impl Exchange {
             key: target.key.as_ref(),
             model: &attempt.model,
         };
-        lane.stream = Stream::new(provider.kind);
+        let kind = provider.kind;
+        lane.stream = Stream::new(kind);
         lane.told = Told::new(self.ask.surface.dialect());
         let sent = lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out);
         lane.reused = reused;
@@ -125,7 +128,7 @@ impl Exchange {
                 self.outputs.push_back(Output::Write { side: Side::Up(id) });
             }
             Err(fault) => {
-                let said = self.unreadable();
+                let said = self.unreadable().or_else(|| self.incompatible(kind, &attempt.model));
                 if let Some(lane) = self.lane_mut(id) {
                     lane.stream.keep_said(said);
                 }
@@ -143,6 +146,17 @@ impl Exchange {
         let Unreadable { at, expected } = unreadable;
         let message = format!("{at}: expected {expected}");
         Some(Said { message, param: Some(at), ..Said::default() })
+    }
+
+    /// Which parameter a provider can't serve.
+    fn incompatible(&self, kind: Kind, model: &str) -> Option<Said> {
+        if self.ask.surface != Surface::Chat {
+            return None;
+        }
+        let judged = kind.judge(self.body.as_slice(), model)?;
+        let (path, _) = judged.into_iter().find(|(_, fate)| *fate == Fate::Incompatible)?;
+        let message = format!("{} can't serve {path} as it was asked for", kind.name());
+        Some(Said { message, param: Some(path.to_owned()), ..Said::default() })
     }
 
     pub(super) fn received(&mut self, id: LaneId, rx: &mut Buf, cx: &Cx<'_>) {

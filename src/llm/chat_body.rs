@@ -87,8 +87,8 @@ pub fn thinks(model: &str) -> bool {
 fn effort_of(budget: u64) -> &'static str {
     match budget {
         0 => "none",
-        ..=4096 => "low",
-        ..=16384 => "medium",
+        1..=4096 => "low",
+        4097..=16384 => "medium",
         _ => "high",
     }
 }
@@ -117,14 +117,12 @@ fn user(turn: &Turn, messages: &mut Vec<Value>) -> Result<(), Fault> {
 
 /// What stands before the pictures of a tool, so that it is known whose they are.
 fn labels(turn: &Turn) -> Vec<(&str, Part)> {
-    let label = |part| match part {
-        &Part::Result { ref id, ref name, .. } => {
-            let by = if name.is_empty() { "a tool" } else { name };
-            let text = format!("Returned by {by} (call {id}):");
-            Some((id.as_str(), Part::Text { text, cache: None }))
-        }
-        _ => None,
-    };
+    fn label(part: &Part) -> Option<(&str, Part)> {
+        let Part::Result { id, name, .. } = part else { return None };
+        let by = if name.is_empty() { "a tool" } else { name };
+        let text = format!("Returned by {by} (call {id}):");
+        Some((id, Part::Text { text, cache: None }))
+    }
     turn.parts.iter().filter_map(label).collect()
 }
 

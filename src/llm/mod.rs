@@ -14,6 +14,7 @@ pub mod openai;
 pub mod prompt;
 pub mod provider;
 pub mod providers;
+pub mod quirks;
 pub mod request;
 pub mod responses_body;
 pub mod sink;

@@ -10,6 +10,7 @@ use crate::base::fail::{Failure, Fault};
 use crate::base::secret::Secret;
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
+use crate::llm::quirks::Fate;
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 use crate::wire::aws_event;
@@ -108,6 +109,12 @@ pub trait Provider: Default {
     /// How its streams are framed.
     const FRAMING: Framing = Framing::Sse;
 
+    /// How the parameters of a chat client's body fare with a model: the paths, as `messages[].name`, of
+    /// those that are not passed as they came. `None`: this adapter does not tell.
+    fn judge(_body: &[u8], _model: &str) -> Option<Vec<(&'static str, Fate)>> {
+        None
+    }
+
     /// Writes head and body of the upstream request.
     ///
     /// # Errors
@@ -120,6 +127,21 @@ pub trait Provider: Default {
         _out: &mut Buf,
     ) -> Result<(), Fault> {
         Err(Fault::Unsendable)
+    }
+
+    /// As [`Provider::send`], for an adapter that serves several vendors and knows which one this is.
+    ///
+    /// # Errors
+    /// As there.
+    fn send_as(
+        &self,
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        Self::send(ask, body, site, wall, out)
     }
 
     /// Reads the payload of one server-sent event.

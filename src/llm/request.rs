@@ -103,13 +103,69 @@ pub enum Edit {
     Model(Range<usize>),
     /// A member that never goes upstream, with its comma.
     Cut(Range<usize>),
+    /// Other bytes in the place of these.
+    Put(Range<usize>, Vec<u8>),
 }
 
 impl Edit {
-    fn range(&self) -> &Range<usize> {
+    /// What of the body it replaces.
+    pub fn range(&self) -> &Range<usize> {
         match self {
-            Edit::Model(range) | Edit::Cut(range) => range,
+            Edit::Model(range) | Edit::Cut(range) | Edit::Put(range, _) => range,
         }
+    }
+}
+
+/// The bytes of a body after its edits, which are in order and don't overlap, for `model`.
+pub fn edited_len(edits: &[Edit], body: &[u8], model: &str) -> usize {
+    let mut len = body.len();
+    for edit in edits {
+        len -= edit.range().len();
+        len += match edit {
+            Edit::Model(_) => string_len(model),
+            Edit::Cut(_) => 0,
+            Edit::Put(_, bytes) => bytes.len(),
+        };
+    }
+    len
+}
+
+/// Writes a body with its edits.
+pub fn write_edited(edits: &[Edit], body: &[u8], model: &str, out: &mut Buf) {
+    let mut at = 0;
+    for edit in edits {
+        let range = edit.range();
+        out.extend(&body[at..range.start]);
+        match edit {
+            Edit::Model(_) => json::write_string(out, model),
+            Edit::Cut(_) => {}
+            Edit::Put(_, bytes) => out.extend(bytes),
+        }
+        at = range.end;
+    }
+    out.extend(&body[at..]);
+}
+
+/// Turns members of one object that never go upstream into ranges that leave valid JSON behind. `cuts`
+/// are indices of `members`.
+pub fn cut_members(members: &[Member], cuts: &[usize], edits: &mut SmallVec<[Edit; 4]>) {
+    let is_cut = |index: &usize| cuts.contains(index);
+    let mut index = 0;
+    while index < members.len() {
+        if !is_cut(&index) {
+            index += 1;
+            continue;
+        }
+        let first = index;
+        while is_cut(&index) {
+            index += 1;
+        }
+        let range = match (members.get(index), first.checked_sub(1)) {
+            (Some(next), _) => members[first].start()..next.start(),
+            (None, Some(kept)) => members[kept].end()..members[index - 1].end(),
+            (None, None) => members[first].start()..members[index - 1].end(),
+        };
+        edits.push(Edit::Cut(range));
     }
 }
 
@@ -213,7 +269,7 @@ impl Ask {
             }
         }
         ask.finish(surface, &seen)?;
-        ask.cut(&members, &cuts);
+        cut_members(&members, &cuts, &mut ask.edits);
         ask.edits.sort_by_key(|edit| edit.range().start);
         Ok(ask)
     }
@@ -267,28 +323,6 @@ impl Ask {
         Ok(())
     }
 
-    /// Turns members that never go upstream into ranges that leave valid JSON behind.
-    fn cut(&mut self, members: &Top, cuts: &[usize]) {
-        let is_cut = |index: &usize| cuts.contains(index);
-        let mut index = 0;
-        while index < members.len() {
-            if !is_cut(&index) {
-                index += 1;
-                continue;
-            }
-            let first = index;
-            while is_cut(&index) {
-                index += 1;
-            }
-            let range = match (members.get(index), first.checked_sub(1)) {
-                (Some(next), _) => members[first].start()..next.start(),
-                (None, Some(kept)) => members[kept].end()..members[index - 1].end(),
-                (None, None) => members[first].start()..members[index - 1].end(),
-            };
-            self.edits.push(Edit::Cut(range));
-        }
-    }
-
     /// Reads what the body means, in the client's dialect.
     ///
     /// # Errors
@@ -305,28 +339,12 @@ impl Ask {
 
     /// The bytes of the body once `model` stands in it.
     pub fn edited_len(&self, body: &[u8], model: &str) -> usize {
-        let mut len = body.len();
-        for edit in &self.edits {
-            len -= edit.range().len();
-            if matches!(edit, Edit::Model(_)) {
-                len += string_len(model);
-            }
-        }
-        len
+        edited_len(&self.edits, body, model)
     }
 
     /// Writes the body with its edits.
     pub fn write_edited(&self, body: &[u8], model: &str, out: &mut Buf) {
-        let mut at = 0;
-        for edit in &self.edits {
-            let range = edit.range();
-            out.extend(&body[at..range.start]);
-            if matches!(edit, Edit::Model(_)) {
-                json::write_string(out, model);
-            }
-            at = range.end;
-        }
-        out.extend(&body[at..]);
+        write_edited(&self.edits, body, model, out);
     }
 }
 

@@ -259,3 +259,42 @@ fn gemini_takes_over_and_is_taken_over_from() {
         }
     });
 }
+
+/// What a Groq gets of a request, and who is tried after it.
+#[test]
+fn a_vendor_gets_what_it_takes_and_the_rest_goes_on() {
+    on_both(|driver| {
+        let case = format!("{driver:?}");
+        let groq = Provider::start(|call| {
+            let call = call.as_mut().unwrap();
+            let body = String::from_utf8(call.body.clone()).unwrap();
+            let want = "{\"model\":\"up\", \"stream\":true,\"odd\":[1],\
+                 \"messages\":[{\"role\":\"system\",\"content\":\"x\"}]}";
+            assert_eq!(body, want);
+            assert!(call.request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"));
+            call.say(good("p0"));
+            false
+        });
+        let openai = Provider::saying(good("p1"));
+        let gateway = Gateway::start(driver, &config(("groq", &groq), ("openai", &openai)));
+        let request = |more: &str| {
+            let body = format!(
+                "{{\"model\":\"m\", \"logit_bias\":{{\"1\":2}},\"n\":1,\"stream\":true,\"odd\":[1],\
+                 \"messages\":[{{\"role\":\"developer\",\"content\":\"x\",\"name\":\"n\"}}]{more}}}"
+            );
+            post("/v1/chat/completions", "", &body)
+        };
+        let answer = ask(gateway.addr, &request(""));
+        assert_eq!(answer.text(), expected("p0"), "{case}");
+        // What Groq can't do at all goes to the next target, and with none the client hears what it was.
+        let answer = ask(gateway.addr, &request(",\"logprobs\":true"));
+        assert_eq!(answer.text(), expected("p1"), "{case}");
+        let attempts = answer.field("x-firstbyte-attempts").unwrap();
+        assert!(attempts.starts_with("p0/up;unsendable;"), "{case}: {attempts}");
+        let gateway = Gateway::start(driver, &config(("groq", &groq), ("groq", &groq)));
+        let answer = ask(gateway.addr, &request(",\"logprobs\":true"));
+        assert_eq!(answer.status, 400, "{case}");
+        let error = &answer.json()["error"];
+        assert_eq!(error["param"], "logprobs", "{case}: {error}");
+    });
+}

@@ -15,12 +15,13 @@
 
 mod chunk;
 mod loose;
+mod refusal;
 
 use smallvec::SmallVec;
 
 use crate::base::fail::{Failure, Fault};
 use crate::llm::dialects::{Dialect, chat};
-use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
+use crate::llm::errors::{error_of, error_of_line, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::provider::{Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
@@ -167,7 +168,7 @@ impl Answer {
     /// See [`Provider::refuse`](crate::llm::provider::Provider::refuse).
     pub fn refuse(refusal: &Refusal<'_>) -> Refused {
         let said = said_of_body(refusal.body);
-        let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
+        let fault = refusal::fault(refusal.status, said.as_ref(), refusal.surface);
         let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
         Refused { failure, said }
     }

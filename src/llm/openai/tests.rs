@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::base::buf::Buf;
-use crate::llm::sink::Told;
+use crate::llm::sink::{Block, Told};
 
 /// Feeds payloads, closes, and gives the client's bytes.
 fn play(payloads: &[&str]) -> (String, Result<(), Fault>) {
@@ -250,4 +250,71 @@ fn counts_that_no_sum_can_hold_are_no_panic() {
     let (out, end) = play(&[&odd, &chunk(STOP), &counts, "[DONE]"]);
     assert_eq!(end, Ok(()));
     assert!(out.contains(&format!("\"prompt_tokens\":{most},")), "{out}");
+}
+
+/// What a client of another dialect is told of payloads, or of one whole answer.
+fn gathered(payloads: &[&str], whole: bool) -> (Vec<String>, Option<Usage>, Result<(), Fault>) {
+    let (mut adapter, mut told) = (Answer::default(), Told::new(Dialect::Responses));
+    if whole {
+        told.gather();
+    }
+    let (mut out, mut events) = (Buf::new(), 0);
+    let mut sink = Sink {
+        out: &mut out,
+        shown: "shown",
+        events: &mut events,
+        id: "req",
+        seconds: 9,
+        told: &mut told,
+    };
+    let end = payloads.iter().try_for_each(|payload| match whole {
+        true => adapter.whole(payload.as_bytes(), &mut sink),
+        false => adapter.feed(payload.as_bytes(), &mut sink).map(drop),
+    });
+    let end = if whole { end } else { end.and_then(|()| adapter.close(false, &mut sink)) };
+    let text = |buf: &Buf| String::from_utf8(buf.as_slice().to_vec()).unwrap();
+    let blocks = told.choices.iter().flat_map(|choice| &choice.blocks);
+    let said = blocks.map(|block| match block {
+        Block::Text { text: said, .. } => format!("text {}", text(said)),
+        Block::Reason { text: said, .. } => format!("reason {}", text(said)),
+        Block::Call(call) => {
+            format!("call {} {} {}", text(&call.id), text(&call.name), text(&call.arguments))
+        }
+        Block::Refusal { text: said } => format!("refusal {}", text(said)),
+        Block::Redacted { .. } | Block::Image { .. } => String::from("odd"),
+    });
+    let said = said.collect();
+    (said, told.usage(), end)
+}
+
+#[test]
+fn another_dialect_is_told_what_chat_gets_as_it_came() {
+    let call = "{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}";
+    let counts = "{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}}";
+    let (said, usage, end) = gathered(
+        &[
+            &delta("{\"role\":\"assistant\",\"content\":\"\"}"),
+            &delta("{\"reasoning_content\":\"Hm\"}"),
+            &delta("{\"content\":\"hi \\u00fc\"}"),
+            &delta(call),
+            &chunk(&STOP.replace("stop", "tool_calls")),
+            counts,
+            "[DONE]",
+        ],
+        false,
+    );
+    assert_eq!(said, ["reason Hm", "text hi \\u00fc", "call a f {}"]);
+    assert_eq!(end, Ok(()));
+    let usage = usage.unwrap();
+    assert_eq!((usage.prompt, usage.completion), (3, 4));
+    let (_, _, cut) = gathered(&[&delta("{\"content\":\"x\"}")], false);
+    assert_eq!(cut, Err(Fault::Truncated));
+}
+
+#[test]
+fn another_dialect_is_told_a_whole_answer() {
+    let body = "{\"id\":\"c\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"up\",\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"hi\"},\"finish_reason\":\"stop\"}],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}}";
+    let (said, usage, end) = gathered(&[body], true);
+    assert_eq!((said, end), (vec![String::from("text hi")], Ok(())));
+    assert_eq!(usage.unwrap().completion, 4);
 }

@@ -19,22 +19,29 @@ pub mod ollama;
 pub mod openai;
 pub mod responses;
 
+use self::openai::vendors::VendorId;
+use crate::llm::quirks::Fate;
+
 macro_rules! providers {
     ($($kind:ident => $adapter:ty,)*) => {
         /// Which API a provider speaks.
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Kind {
             $(#[allow(missing_docs, reason = "the adapter's module says it")] $kind,)*
+            /// OpenAI's, as one of the vendors has it that copy it.
+            Like(VendorId),
         }
 
-        impl Kind {
-            /// Every kind of this build with its name in the config.
-            pub const NAMES: &'static [(&'static str, Kind)] =
-                &[$((<$adapter as Provider>::NAME, Kind::$kind),)*];
+        /// The kinds that have an adapter of their own.
+        const OWN: &[Kind] = &[$(Kind::$kind,)*];
 
+        impl Kind {
             /// The name in the config.
             pub const fn name(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::NAME,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::NAME,)*
+                    Kind::Like(vendor) => vendor.row().name,
+                }
             }
 
             /// The names that a config may use, for errors and help.
@@ -44,17 +51,36 @@ macro_rules! providers {
 
             /// See [`Provider::SENDS`].
             pub const fn sends(self) -> bool {
-                match self { $(Kind::$kind => <$adapter as Provider>::SENDS,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::SENDS,)*
+                    Kind::Like(_) => true,
+                }
             }
 
             /// The base URL of the vendor itself, where a provider of the config names none.
             pub const fn base_url(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::BASE_URL,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::BASE_URL,)*
+                    Kind::Like(vendor) => vendor.row().base_url,
+                }
             }
 
-            /// The variable that usually holds the vendor's key.
+            /// The variable that usually holds the vendor's key; empty if it usually wants none.
             pub const fn key_variable(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)*
+                    Kind::Like(vendor) => vendor.row().key_variable,
+                }
+            }
+        }
+
+        impl Kind {
+            /// See [`Provider::judge`].
+            pub fn judge(self, body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::judge(body, model),)*
+                    Kind::Like(vendor) => Some(vendor.row().judge(body, model)),
+                }
             }
         }
 
@@ -70,7 +96,10 @@ macro_rules! providers {
         impl Stream {
             /// The state at the start of an answer.
             pub fn new(kind: Kind) -> Stream {
-                match kind { $(Kind::$kind => Stream::$kind(Box::default()),)* }
+                match kind {
+                    $(Kind::$kind => Stream::$kind(Box::default()),)*
+                    Kind::Like(vendor) => Stream::Openai(Box::new(openai::Openai::of(vendor.row()))),
+                }
             }
 
             /// See [`Provider::send`].
@@ -84,7 +113,7 @@ macro_rules! providers {
                     Stream::Idle => Err(Fault::Unsendable),
                     // No config has such a kind: this is `translate`, whose answer is at hand.
                     $(Stream::$kind(_) if !<$adapter as Provider>::SENDS => Ok(()),)*
-                    $(Stream::$kind(_) => <$adapter>::send(ask, body, site, wall, out),)*
+                    $(Stream::$kind(adapter) => adapter.send_as(ask, body, site, wall, out),)*
                 }
             }
 
@@ -230,4 +259,27 @@ providers! {
     Bedrock => bedrock::Bedrock,
     BedrockInvoke => bedrock_invoke::BedrockInvoke,
     Responses => responses::Responses,
+}
+
+const KINDS: usize = OWN.len() + VendorId::COUNT;
+
+/// The adapters first, then the vendors.
+const ALL: [(&str, Kind); KINDS] = {
+    let mut all = [("", Kind::Openai); KINDS];
+    let mut index = 0;
+    while index < KINDS {
+        let kind = if index < OWN.len() {
+            OWN[index]
+        } else {
+            Kind::Like(VendorId::at(index - OWN.len()))
+        };
+        all[index] = (kind.name(), kind);
+        index += 1;
+    }
+    all
+};
+
+impl Kind {
+    /// Every kind of this build with its name in the config.
+    pub const NAMES: &'static [(&'static str, Kind)] = &ALL;
 }

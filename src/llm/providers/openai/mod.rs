@@ -4,68 +4,86 @@
 //! A chat client's request goes out as it came but for its edits; another dialect's is written anew by
 //! `llm/chat_body`.
 
+pub mod vendors;
+
+use smallvec::SmallVec;
+
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
 use crate::base::tick::UnixMs;
+use crate::llm::chat_body;
+use crate::llm::dialects::Dialect;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::openai::Answer;
+use crate::llm::prompt::{Part, Prompt};
 use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
-use crate::llm::request::Ask;
+use crate::llm::quirks::{self, Fate};
+use crate::llm::request::{Ask, Edit, Surface, edited_len, write_edited};
 use crate::llm::sink::Sink;
 use crate::wire::http1::emit;
 
+use self::vendors::{OPENAI, Vendor};
+
 /// One answer being read.
-#[derive(Default)]
 pub struct Openai {
+    vendor: &'static Vendor,
     answer: Answer,
 }
 
+impl Openai {
+    /// The start of an answer of this vendor.
+    pub fn of(vendor: &'static Vendor) -> Openai {
+        Openai { vendor, answer: Answer::default() }
+    }
+}
+
+impl Default for Openai {
+    fn default() -> Openai {
+        Openai::of(OPENAI)
+    }
+}
+
 impl Provider for Openai {
-    const NAME: &'static str = "openai";
-    const BASE_URL: &'static str = "https://api.openai.com/v1";
-    const KEY_VARIABLE: &'static str = "OPENAI_API_KEY";
+    const NAME: &'static str = OPENAI.name;
+    const BASE_URL: &'static str = OPENAI.base_url;
+    const KEY_VARIABLE: &'static str = OPENAI.key_variable;
+
+    fn judge(body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+        Some(OPENAI.judge(body, model))
+    }
 
     fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        Openai::default().send_as(ask, body, site, wall, out)
+    }
+
+    fn send_as(
+        &self,
         ask: &Ask,
         body: &[u8],
         site: &Site<'_>,
         _wall: UnixMs,
         out: &mut Buf,
     ) -> Result<(), Fault> {
-        let length = ask.edited_len(body, site.model);
-        out.reserve(length + 512 + ask.envelope.path.len());
-        let path = [site.path.as_bytes(), ask.envelope.path.as_bytes()];
-        if !emit::request_line(out, ask.envelope.method.as_bytes(), path) {
-            return Err(Fault::Unsendable);
+        if ask.surface.dialect() != Dialect::Chat {
+            let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+            let body = written(self.vendor, prompt, ask.stream, site.model)?;
+            let edits = quirks::fit(&body, self.vendor.rules(true), site.model)?;
+            return request(ask, ("POST", "/chat/completions"), &body, &edits, site, out);
         }
-        let mut fits = emit::field(out, b"host", site.authority.as_bytes());
-        if let Some(key) = site.key {
-            fits &= key.expose().iter().all(u8::is_ascii_graphic);
-            out.extend(b"authorization: Bearer ");
-            out.extend(key.expose());
-            out.extend(emit::CRLF);
+        let line = (ask.envelope.method, ask.envelope.path.as_str());
+        let rules = self.vendor.rules(false).filter(|rule| rule.holds(site.model));
+        let mut rules = rules.peekable();
+        if ask.surface != Surface::Chat || rules.peek().is_none() {
+            return request(ask, line, body, &ask.edits, site, out);
         }
-        fits &= emit::field(out, b"accept-encoding", b"identity");
-        fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
-        if ask.surface.is_understood() {
-            let accept: &[u8] = if ask.stream { b"text/event-stream" } else { b"application/json" };
-            fits &= emit::field(out, b"accept", accept);
-            fits &= emit::field(out, b"content-type", b"application/json");
-        }
-        for (name, value) in &ask.envelope.fields {
-            fits &= emit::field(out, name.as_bytes(), value);
-        }
-        let has_body = length > 0 || matches!(ask.envelope.method, "POST" | "PUT" | "PATCH");
-        if has_body {
-            emit::content_length(out, length as u64);
-        }
-        out.extend(b"\r\n");
-        ask.write_edited(body, site.model, out);
-        if fits {
-            return Ok(());
-        }
-        out.clear();
-        Err(Fault::Unsendable)
+        let edits = quirks::fit(body, rules, site.model)?;
+        request(ask, line, body, &edits, site, out)
     }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
@@ -108,3 +126,87 @@ impl Provider for Openai {
         self.answer.stray(line)
     }
 }
+
+/// The body of another dialect's request in the words of this API.
+fn written(
+    vendor: &Vendor,
+    mut prompt: Prompt,
+    stream: bool,
+    model: &str,
+) -> Result<Vec<u8>, Fault> {
+    if vendor.rules(true).any(|rule| rule.path == "messages[].content[].cache_control") {
+        forget_marks(&mut prompt);
+    }
+    let mut body = chat_body::write(&prompt, model)?;
+    body.insert(String::from("model"), model.into());
+    if stream {
+        body.insert(String::from("stream"), true.into());
+        // The other dialects tell the counts unasked.
+        body.insert(String::from("stream_options"), serde_json::json!({ "include_usage": true }));
+    }
+    serde_json::to_vec(&body).map_err(|_| Fault::Unsendable)
+}
+
+/// Texts without cache markers can stand as plain strings, which is all that some vendors take.
+fn forget_marks(prompt: &mut Prompt) {
+    let turns = prompt.turns.iter_mut().flat_map(|turn| &mut turn.parts);
+    let mut parts: SmallVec<[&mut Part; 16]> = prompt.system.iter_mut().chain(turns).collect();
+    while let Some(part) = parts.pop() {
+        match part {
+            Part::Text { cache, .. } => *cache = None,
+            Part::Result { parts: inner, .. } => parts.extend(inner),
+            Part::Media(_) | Part::Thought { .. } | Part::Redacted { .. } | Part::Call { .. } => {}
+        }
+    }
+}
+
+/// Writes a request: its method and path, its head, and the body with its edits.
+fn request(
+    ask: &Ask,
+    (method, path): (&str, &str),
+    body: &[u8],
+    edits: &[Edit],
+    site: &Site<'_>,
+    out: &mut Buf,
+) -> Result<(), Fault> {
+    let length = edited_len(edits, body, site.model);
+    out.reserve(length + 512 + path.len());
+    if !emit::request_line(out, method.as_bytes(), [site.path.as_bytes(), path.as_bytes()]) {
+        return Err(Fault::Unsendable);
+    }
+    let mut fits = emit::field(out, b"host", site.authority.as_bytes());
+    if let Some(key) = site.key {
+        fits &= key.expose().iter().all(u8::is_ascii_graphic);
+        out.extend(b"authorization: Bearer ");
+        out.extend(key.expose());
+        out.extend(emit::CRLF);
+    }
+    fits &= emit::field(out, b"accept-encoding", b"identity");
+    fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
+    if ask.surface.is_understood() {
+        let accept: &[u8] = if ask.stream { b"text/event-stream" } else { b"application/json" };
+        fits &= emit::field(out, b"accept", accept);
+        fits &= emit::field(out, b"content-type", b"application/json");
+    }
+    for (name, value) in ask.envelope.fields.iter().filter(|(name, _)| !is_foreign(name)) {
+        fits &= emit::field(out, name.as_bytes(), value);
+    }
+    if length > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
+        emit::content_length(out, length as u64);
+    }
+    out.extend(emit::CRLF);
+    write_edited(edits, body, site.model, out);
+    if fits {
+        return Ok(());
+    }
+    out.clear();
+    Err(Fault::Unsendable)
+}
+
+/// Fields that mean something to another vendor's API alone.
+fn is_foreign(name: &str) -> bool {
+    name.starts_with("anthropic-")
+}
+
+#[cfg(test)]
+mod tests;
