@@ -14,6 +14,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
+use crate::llm::chat_body::effort_of;
 use crate::llm::prompt::{Choice, Family, Format, Media, Part, Prompt, Role, Source, Tool};
 
 /// The least that `max_output_tokens` may be.
@@ -69,13 +70,7 @@ const PARAMS: &[&str] =
 
 /// How much to think: as asked, or what a budget of tokens comes to.
 fn effort(prompt: &Prompt) -> Option<&str> {
-    let of_budget = |budget: u64| match budget {
-        0 => "none",
-        1..=2048 => "low",
-        2049..=8192 => "medium",
-        _ => "high",
-    };
-    prompt.effort.as_deref().or_else(|| prompt.budget.map(of_budget))
+    prompt.effort.as_deref().or(prompt.budget.map(effort_of))
 }
 
 /// Whether a model reasons without being asked, by its name.
@@ -181,18 +176,20 @@ fn reasoning(part: &Part) -> Option<Value> {
     Some(item)
 }
 
-/// What a tool said: its text, or parts where there are media among it.
+/// What a tool said: its text, or parts where there are media among it. If it failed, its text says so.
 fn output(parts: &[Part], is_error: bool) -> Result<Value, Fault> {
-    let failed = if is_error { FAILED } else { "" };
+    let texts = parts.iter().filter_map(|part| match part {
+        Part::Text { text, .. } => Some(text.as_str()),
+        _ => None,
+    });
+    let says_so = |text: &str| text.trim_start().to_ascii_lowercase().starts_with("error");
+    let is_silent = is_error && !texts.clone().next().is_some_and(says_so);
+    let failed = if is_silent { FAILED } else { "" };
     if parts.iter().all(|part| matches!(part, Part::Text { .. })) {
-        let texts = parts.iter().filter_map(|part| match part {
-            Part::Text { text, .. } => Some(text.as_str()),
-            _ => None,
-        });
         return Ok(Value::String(std::iter::once(failed).chain(texts).collect()));
     }
     let mut content = contents(parts)?;
-    if is_error {
+    if is_silent {
         content.insert(0, json!({ "type": "input_text", "text": FAILED.trim_end() }));
     }
     Ok(Value::Array(content))
@@ -205,7 +202,13 @@ fn contents(parts: &[Part]) -> Result<Vec<Value>, Fault> {
         match part {
             Part::Text { text, .. } if text.is_empty() => {}
             Part::Text { text, .. } => content.push(json!({ "type": "input_text", "text": text })),
-            Part::Media(media) => content.push(self::media(media)?),
+            Part::Media(media) => {
+                // What is said beside a document has no place of its own.
+                if let Some(context) = &media.context {
+                    content.push(json!({ "type": "input_text", "text": context }));
+                }
+                content.push(self::media(media)?);
+            }
             Part::Thought { .. }
             | Part::Redacted { .. }
             | Part::Call { .. }

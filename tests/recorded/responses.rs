@@ -383,3 +383,55 @@ fn a_stream_of_chat_means_the_same_however_it_is_cut() {
     assert_eq!(seen.calls[&1], ("b".into(), "f".into(), "{}".into()));
     assert_eq!(seen.finish.as_deref(), Some("tool_calls"));
 }
+
+#[test]
+fn whatever_comes_what_goes_out_is_of_the_dialect() {
+    let chunk = |delta: Value, finish: Value| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        format!("data: {}\n\n", json!({ "id": "c1", "model": "up", "choices": [choice] }))
+    };
+    let function = json!({ "name": "f", "arguments": "{\"x\":\"\u{17c}\"}" });
+    let stream = [
+        chunk(json!({ "role": "assistant", "content": "" }), json!(null)),
+        chunk(json!({ "reasoning_content": "hm \\ \"" }), json!(null)),
+        chunk(json!({ "content": "\u{1f986}\n" }), json!(null)),
+        chunk(
+            json!({ "tool_calls": [{ "index": 0, "id": "a", "function": function }] }),
+            json!(null),
+        ),
+        chunk(json!({ "refusal": "no" }), json!("stop")),
+        "data: [DONE]\n\n".to_owned(),
+    ]
+    .concat();
+    let (kind, surface) = known("openai", "openai-chat").unwrap();
+    let surface = surface_in(surface, Dialect::Responses).unwrap();
+    let order = Order { kind, surface, stream: true, status: 200 };
+    // A generator of its own, so that a failure comes again (Knuth's constants).
+    let mut state = 7_u64;
+    let mut next = |below: usize| {
+        state =
+            state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) as usize % below
+    };
+    let mut good = 0;
+    for round in 0..3000 {
+        let mut bytes = stream.clone().into_bytes();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            match next(3) {
+                0 => bytes[at] = next(256) as u8,
+                1 => _ = bytes.remove(at),
+                _ => bytes.insert(at, b"{}[]\",:\\\n0"[next(10)]),
+            }
+        }
+        let got = translate(&order, [bytes.as_slice()]);
+        let streamed = got.body.starts_with(b"event: ");
+        let seen = read(&got, streamed, false);
+        let seen = seen.unwrap_or_else(|why| {
+            panic!("round {round}: {why}\n{}", String::from_utf8_lossy(&bytes))
+        });
+        assert_eq!((seen.done, seen.error.is_some()), (got.good, !got.good), "round {round}");
+        good += usize::from(got.good);
+    }
+    assert!(good > 100 && good < 2900, "{good}");
+}

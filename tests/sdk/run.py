@@ -1,8 +1,9 @@
-"""Runs both SDK suites against a gateway on each driver, before sandbox providers.
+"""Runs the SDK suites against a gateway on each driver, before sandbox providers.
 
-Starts `firstbyte sandbox` and three gateways (one open, one with a key, one before the open one) on free
-loopback ports, runs suite.py, suite_responses.py and suite.mjs as their own processes, and ends what it started by its process id. The last
-line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
+Starts `firstbyte sandbox` and three gateways (one open, one with a key, one before the open one) on
+free loopback ports, runs suite.py, suite_responses.py and suite.mjs as their own processes, and ends
+what it started by its process id. The last line is "N passed, N failed", with ", N skipped" where this
+machine refuses a driver.
 """
 
 import argparse

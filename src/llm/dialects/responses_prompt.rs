@@ -48,16 +48,10 @@ pub fn read(body: &Value) -> Result<Prompt, Unreadable> {
     Ok(prompt)
 }
 
-/// Parameters that other formats may have a place for, by name alone.
-const PARAMS: &[&str] = &[
-    "temperature",
-    "top_p",
-    "top_logprobs",
-    "service_tier",
-    "metadata",
-    "safety_identifier",
-    "prompt_cache_key",
-];
+/// Parameters that other formats may have a place for, by name alone. Log-probabilities are not asked for:
+/// nothing tells them between formats.
+const PARAMS: &[&str] =
+    &["temperature", "top_p", "service_tier", "metadata", "safety_identifier", "prompt_cache_key"];
 
 const STATELESS: &str =
     "nothing: answers are not stored here, so the whole conversation stands in \"input\"";
