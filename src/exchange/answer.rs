@@ -86,6 +86,10 @@ pub fn write_head(
         field(out, b"x-accel-buffering", b"no");
     }
     field(out, b"x-request-id", ledger.id.as_bytes());
+    if ledger.surface.dialect() == Dialect::Messages {
+        // Where clients of that dialect look for it.
+        field(out, b"request-id", ledger.id.as_bytes());
+    }
     if let Some((provider, model)) = answered {
         field(out, b"x-firstbyte-provider", provider.as_bytes());
         field(out, b"x-firstbyte-model", model.as_bytes());

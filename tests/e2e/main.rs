@@ -18,6 +18,7 @@ mod client;
 mod fallback;
 mod http;
 mod life;
+mod messages;
 mod responses;
 mod rig;
 mod sandbox;

@@ -76,6 +76,8 @@ struct OpenCall {
     call: u32,
     block: u32,
     arguments: Balance,
+    /// They are no object, and stand in one as a string.
+    wrapped: bool,
 }
 
 impl Writer for Messages {
@@ -157,14 +159,30 @@ impl Writer for Messages {
             begin_call(sink);
         }
         let calls = &mut sink.told.messages.calls;
-        // What follows the end of a call's arguments has no block to stand in.
         let Some(open) = calls.iter_mut().find(|open| open.call == index) else { return };
+        if open.is_over() {
+            return;
+        }
+        let blank = open.arguments.first().is_none();
         match fragment {
             Piece::Raw(raw) => open.arguments.read_raw(raw),
             Piece::Text(text) => open.arguments.read(text.as_bytes()),
         }
-        let block = open.block;
-        delta(sink, block, "input_json_delta", "partial_json", &[fragment]);
+        let Some(first) = open.arguments.first() else { return };
+        let begins = blank && first != b'{';
+        open.wrapped |= begins;
+        let (block, wrapped) = (open.block, open.wrapped);
+        if begins {
+            partial(sink, block, Piece::Raw(WRAP));
+        }
+        if wrapped {
+            let mut inner = Buf::new();
+            fragment.write(&mut inner);
+            let inner = String::from_utf8_lossy(inner.as_slice());
+            partial(sink, block, Piece::Text(&inner));
+        } else {
+            partial(sink, block, fragment);
+        }
     }
 
     fn sign_call(
@@ -211,7 +229,7 @@ impl Writer for Messages {
     fn finish(&self, sink: &mut Sink<'_>, _: bool) {
         close(sink);
         let calls = std::mem::take(&mut sink.told.messages.calls);
-        calls.iter().for_each(|open| stop_block(sink, open.block));
+        calls.iter().for_each(|open| end_call(sink, open));
         begin_message(sink);
         let reason = stop_reason(sink.told.choice(0).finish, sink.told.messages.refused);
         begin_event(sink, "message_delta");
@@ -270,17 +288,20 @@ pub fn call_id(id: &str) -> String {
     coded.and_then(|id| String::from_utf8(id).ok()).unwrap_or_else(|| id.to_owned())
 }
 
-/// Writes the id of a call: letters, digits, `_` and `-` are allowed.
+/// The id of a call in the letters that this format allows: letters, digits, `_` and `-`.
+pub fn allowed_call_id(id: &str) -> Cow<'_, str> {
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if id.bytes().all(allowed) {
+        return Cow::Borrowed(id);
+    }
+    Cow::Owned(format!("{CODED}{}", BASE64_URL_SAFE_NO_PAD.encode(id)))
+}
+
 fn write_call_id(id: Piece<'_>, out: &mut Buf) {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
     let mut raw = Buf::new();
     id.write(&mut raw);
-    if raw.as_slice().iter().all(allowed) {
-        out.extend(raw.as_slice());
-        return;
-    }
-    out.extend(CODED.as_bytes());
-    out.extend(BASE64_URL_SAFE_NO_PAD.encode(unescaped(raw.as_slice())).as_bytes());
+    let id = unescaped(raw.as_slice());
+    out.extend(allowed_call_id(&id).as_bytes());
 }
 
 /// The text of the inside of a JSON string.
@@ -395,9 +416,9 @@ fn close(sink: &mut Sink<'_>) {
     }
     let mut at = 0;
     while at < sink.told.messages.calls.len() {
-        if sink.told.messages.calls[at].arguments.is_closed() {
+        if sink.told.messages.calls[at].is_over() {
             let open = sink.told.messages.calls.remove(at);
-            stop_block(sink, open.block);
+            end_call(sink, &open);
         } else {
             at += 1;
         }
@@ -439,8 +460,27 @@ fn begin_call(sink: &mut Sink<'_>) {
         out.extend(b"\",\"input\":{}}");
     });
     sink.told.messages.next += 1;
-    let open = OpenCall { call: waiting.call, block, arguments: Balance::default() };
+    let arguments = Balance::default();
+    let open = OpenCall { call: waiting.call, block, arguments, wrapped: false };
     sink.told.messages.calls.push(open);
+}
+
+impl OpenCall {
+    /// Whether it has all of its arguments; what follows has no place.
+    fn is_over(&self) -> bool {
+        !self.wrapped && self.arguments.is_closed()
+    }
+}
+
+fn end_call(sink: &mut Sink<'_>, open: &OpenCall) {
+    if open.wrapped {
+        partial(sink, open.block, Piece::Raw(UNWRAP));
+    }
+    stop_block(sink, open.block);
+}
+
+fn partial(sink: &mut Sink<'_>, block: u32, fragment: Piece<'_>) {
+    delta(sink, block, "input_json_delta", "partial_json", &[fragment]);
 }
 
 /// An address that the answer names, in the shape of a citation of a web search. What has none is left
@@ -479,6 +519,10 @@ const CODED: &str = "toolu_fb_";
 pub const OF_CALL: &str = "call:";
 /// A thinking block at its start.
 const THINKING: &[u8] = b"{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}";
+/// Arguments that are no JSON object break clients, so they are put into one in the way that Anthropic asks
+/// of its clients; the insides of JSON strings.
+const WRAP: &[u8] = br#"{\"INVALID_JSON\":\""#;
+const UNWRAP: &[u8] = br#"\"}"#;
 /// How this API says that the context window is too small.
 const TOO_LONG: &str = "prompt is too long";
 

@@ -5,8 +5,11 @@
 //! place: no other provider can serve it. What they did in an earlier turn is left out, and the text that
 //! came of it stays.
 
+use std::fmt::Write as _;
+
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value};
+use sha2::{Digest as _, Sha256};
 
 use crate::llm::dialects::messages::{OF_CALL, call_id};
 use crate::llm::prompt::{
@@ -35,7 +38,7 @@ pub fn read(body: &Value) -> Result<Prompt, Unreadable> {
     prompt.max_tokens = Some(max_tokens.ok_or_else(|| bad("max_tokens", "an integer"))?);
     let stops = body["stop_sequences"].as_array().into_iter().flatten();
     prompt.stop = stops.filter_map(Value::as_str).map(str::to_owned).collect();
-    prompt.user = body["metadata"]["user_id"].as_str().map(str::to_owned);
+    prompt.user = body["metadata"]["user_id"].as_str().map(user);
     prompt.format = format(body)?;
     read_thinking(&mut prompt, body)?;
     for name in ["temperature", "top_p", "top_k"] {
@@ -50,6 +53,19 @@ pub fn read(body: &Value) -> Result<Prompt, Unreadable> {
     };
     prompt.params.insert(String::from("service_tier"), tier.into());
     Ok(prompt)
+}
+
+/// Other vendors refuse names of users that are longer than 64 characters; for those a digest stands, which
+/// is the same for the same user.
+fn user(name: &str) -> String {
+    if name.chars().count() <= USER_MAX {
+        return name.to_owned();
+    }
+    let digest = Sha256::digest(name);
+    let mut hex = String::with_capacity(USER_MAX);
+    // Writing to a String can't fail.
+    digest.iter().for_each(|byte| _ = write!(hex, "{byte:02x}"));
+    hex
 }
 
 fn bad(at: &str, expected: &'static str) -> Unreadable {
@@ -307,14 +323,14 @@ fn read_thinking(prompt: &mut Prompt, body: &Value) -> Result<(), Unreadable> {
     prompt.effort = match thinking["type"].as_str() {
         None if thinking.is_null() => effort,
         Some("disabled") => Some("none"),
-        Some("adaptive") => effort.or(Some("high")),
+        Some("adaptive" | "between_tools") => effort.or(Some("high")),
         Some("enabled") => {
             let budget = thinking["budget_tokens"].as_u64();
             let budget = budget.ok_or_else(|| bad("thinking.budget_tokens", "an integer"))?;
             prompt.budget = Some(budget);
             effort.or(Some(effort_of(budget)))
         }
-        _ => return Err(bad("thinking.type", "enabled, adaptive or disabled")),
+        _ => return Err(bad("thinking.type", "enabled, adaptive, between_tools or disabled")),
     }
     .map(str::to_owned);
     Ok(())
@@ -328,6 +344,9 @@ fn effort_of(budget: u64) -> &'static str {
         _ => "high",
     }
 }
+
+/// Characters of a user's name.
+const USER_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -140,18 +140,18 @@ pub(super) fn strict_calls(choice: &mut Choice, bytes: &[u8], list: Value) -> bo
 
 /// Tells the delta (or message) of one choice anew.
 pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut Sink<'_>) -> bool {
-    let mut substance = false;
-    let mut thought = false;
+    // What was thought comes before what was said, in whatever order they stand.
+    let thoughts = json::members(bytes, delta)
+        .filter(|member| matches!(member.key.of(bytes), b"reasoning_content" | b"reasoning"));
+    let thought = thoughts.filter_map(|member| text(bytes, member.value)).next();
+    let mut substance = thought.is_some();
+    if let Some(thought) = thought {
+        sink.reason(choice.index, Piece::Raw(thought));
+    }
     for member in json::members(bytes, delta) {
         let value = member.value;
         match member.key.of(bytes) {
             b"content" => substance |= tell_content(choice.index, bytes, value, sink),
-            b"reasoning_content" | b"reasoning" if !thought => {
-                if let Some(text) = text(bytes, value) {
-                    sink.reason(choice.index, Piece::Raw(text));
-                    (thought, substance) = (true, true);
-                }
-            }
             b"refusal" => {
                 if let Some(text) = text(bytes, value) {
                     sink.refuse(choice.index, Piece::Raw(text));

@@ -5,6 +5,7 @@
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Balance {
     depth: u32,
+    first: Option<u8>,
     /// A bracket was seen.
     begun: bool,
     in_string: bool,
@@ -15,6 +16,11 @@ impl Balance {
     /// Whether a value in brackets has begun and ended.
     pub fn is_closed(&self) -> bool {
         self.begun && self.depth == 0
+    }
+
+    /// The first byte that is no blank.
+    pub fn first(&self) -> Option<u8> {
+        self.first
     }
 
     /// A piece of the text.
@@ -46,6 +52,9 @@ impl Balance {
     }
 
     fn byte(&mut self, byte: u8) {
+        if self.first.is_none() && !byte.is_ascii_whitespace() {
+            self.first = Some(byte);
+        }
         if std::mem::take(&mut self.escaped) {
             return;
         }
@@ -102,6 +111,17 @@ mod tests {
                 let (head, tail) = coded.as_bytes().split_at(at);
                 assert_eq!(closed(&[head, tail], true), whole, "{text} at {at}");
             }
+        }
+    }
+
+    #[test]
+    fn the_first_byte_is_no_blank() {
+        for (raw, first) in
+            [(&b" \\n\\u0020"[..], None), (b" \\t{", Some(b'{')), (b"\\\"a", Some(b'"'))]
+        {
+            let mut balance = Balance::default();
+            balance.read_raw(raw);
+            assert_eq!(balance.first(), first);
         }
     }
 

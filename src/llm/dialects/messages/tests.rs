@@ -192,7 +192,6 @@ fn arguments_that_come_in_turns_go_to_their_blocks() {
             "partial_json 1 {",
             "partial_json 0 \"}",
             "partial_json 1 }",
-            "partial_json 0  ",
             "stop 0",
             "stop 1",
             "tool_use",
@@ -365,6 +364,36 @@ fn arguments_are_an_object_whatever_they_are() {
             let got: Value = serde_json::from_str(&said).unwrap();
             assert_eq!(got["content"][0]["input"], input, "{arguments}");
         }
+    }
+}
+
+#[test]
+fn streamed_arguments_that_are_no_object_stand_in_one() {
+    for (fragments, want) in [
+        (&["say ", "\"hi\"", "\n{}"][..], json!({ "INVALID_JSON": "say \"hi\"\n{}" })),
+        (&[" ", "[1,", "2]"], json!({ "INVALID_JSON": "[1,2]" })),
+        (&[" \n", "{\"a\":1}", "{}", " "], json!({ "a": 1 })),
+    ] {
+        let got = events(|sink| {
+            let call = sink.tool(0, text("t"), text("f"));
+            for fragment in fragments {
+                sink.args(0, call, text(fragment));
+            }
+            sink.tool(0, text("u"), text("g"));
+        });
+        let parts = got.iter().filter_map(|event| event.strip_prefix("partial_json 0 "));
+        let input: Value = serde_json::from_str(&parts.collect::<String>()).unwrap();
+        assert_eq!(input, want);
+        // Raw or not is the same.
+        let raw = events(|sink| {
+            let call = sink.tool(0, text("t"), text("f"));
+            for fragment in fragments {
+                let raw = serde_json::to_string(fragment).unwrap();
+                sink.args(0, call, Piece::Raw(&raw.as_bytes()[1..raw.len() - 1]));
+            }
+            sink.tool(0, text("u"), text("g"));
+        });
+        assert_eq!(got, raw);
     }
 }
 

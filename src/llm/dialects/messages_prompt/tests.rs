@@ -195,6 +195,15 @@ fn parameters_are_read() {
 }
 
 #[test]
+fn a_long_name_of_a_user_is_told_by_its_digest() {
+    let named = |name: &str| with("metadata", json!({ "user_id": name })).unwrap().user.unwrap();
+    assert_eq!(named(&"u".repeat(64)), "u".repeat(64));
+    let long = named(&"u".repeat(65));
+    assert_eq!((long.len(), &long), (64, &named(&"u".repeat(65))));
+    assert_ne!(long, named(&"u".repeat(66)));
+}
+
+#[test]
 fn thinking_is_an_effort() {
     for (thinking, effort, want) in [
         (json!(null), json!(null), None),
@@ -202,6 +211,7 @@ fn thinking_is_an_effort() {
         (json!({ "type": "disabled" }), json!("high"), Some("none")),
         (json!({ "type": "adaptive" }), json!(null), Some("high")),
         (json!({ "type": "adaptive" }), json!("max"), Some("max")),
+        (json!({ "type": "between_tools" }), json!("low"), Some("low")),
         (json!({ "type": "enabled", "budget_tokens": 1024 }), json!(null), Some("low")),
         (json!({ "type": "enabled", "budget_tokens": 16000 }), json!(null), Some("medium")),
         (json!({ "type": "enabled", "budget_tokens": 32000 }), json!(null), Some("high")),
