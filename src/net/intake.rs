@@ -359,17 +359,19 @@ fn caller(snapshot: &Snapshot, head: &RequestHead, bytes: &[u8]) -> Result<Optio
         let scheme = value.get(..7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| value[7..].trim_ascii())
     });
-    let key = bearer
-        .or_else(|| head.field(bytes, b"x-api-key"))
-        .or_else(|| head.field(bytes, b"api-key"));
-    let Some(key) = key else {
+    // Some clients send two, and only one of them is for the gateway.
+    let named = ["x-api-key", "api-key"].map(|name| head.field(bytes, name.as_bytes()));
+    let mut sent = bearer.into_iter().chain(named.into_iter().flatten()).peekable();
+    if sent.peek().is_none() {
         return Err(unauthorized("no key was sent: use the header \"Authorization: Bearer KEY\""));
-    };
-    let digest = Sha256::digest(key);
+    }
     let mut found = None;
-    for (index, known) in snapshot.keys.iter().enumerate() {
-        if bool::from(known.sha256.ct_eq(digest.as_slice())) {
-            found = Some(KeyId::from_index(index));
+    for key in sent {
+        let digest = Sha256::digest(key);
+        for (index, known) in snapshot.keys.iter().enumerate() {
+            if bool::from(known.sha256.ct_eq(digest.as_slice())) {
+                found = found.or(Some(KeyId::from_index(index)));
+            }
         }
     }
     found.map(Some).ok_or_else(|| unauthorized("the key is not one of this gateway's"))

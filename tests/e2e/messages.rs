@@ -224,7 +224,9 @@ fn thoughts_of_others_do_not_go_to_anthropic() {
     on_both(|driver| {
         let (well, heard) = hearing(format!("{SSE}{}", messages().concat()));
         let spare = Provider::saying(good("p1"));
-        let gateway = Gateway::start(driver, &config(("anthropic", &well), ("openai", &spare)));
+        let config =
+            config(("anthropic", &well), ("openai", &spare)).replace("p0/up", "p0/claude-1");
+        let gateway = Gateway::start(driver, &config);
         let thought = |signature: &str| json!({ "type": "thinking", "thinking": "a", "signature": signature });
         let text = json!({ "type": "text", "text": "b" });
         let mut body = request(true);
@@ -327,7 +329,9 @@ fn errors_are_in_anthropics_words() {
             assert_eq!(got["error"]["type"], kind, "{case}");
             assert!(got["error"]["message"].as_str().unwrap().contains(words), "{case}: {got}");
         }
-        let answer = ask(spent.addr, &post("/v1/messages", key, &well)).json();
+        // Of two keys one is the gateway's.
+        let two = format!("authorization: Bearer no\r\n{key}");
+        let answer = ask(spent.addr, &post("/v1/messages", &two, &well)).json();
         assert_eq!(answer["error"]["metadata"]["attempts"].as_array().unwrap().len(), 2);
     });
 }

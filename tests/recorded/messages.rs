@@ -433,3 +433,39 @@ fn a_stream_of_chat_means_the_same_however_it_is_cut() {
     assert_eq!((seen.calls[&1].1.as_str(), seen.calls[&1].2.as_str()), ("f", "{}"));
     assert_eq!(seen.finish.as_deref(), Some("tool_calls"));
 }
+
+#[test]
+fn damaged_streams_stay_in_the_dialect() {
+    let chat = concat!(
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"Hi \\u017c\"}}]}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"a\",",
+        "\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\":1}\"}}]}}]}\n\n",
+        "data: {\"id\":\"c\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"}],",
+        "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2,\"total_tokens\":3}}\n\ndata: [DONE]\n\n",
+    );
+    let gemini = concat!(
+        "data: {\"candidates\":[{\"content\":{\"parts\":[{\"text\":\"hm\",\"thought\":true},{\"text\":\"Hi\"}]}}]}\r\n\r\n",
+        "data: {\"candidates\":[{\"content\":{\"parts\":[{\"functionCall\":{\"name\":\"f\",\"args\":{\"x\":\"}\"}}}]},",
+        "\"finishReason\":\"STOP\"}],\"usageMetadata\":{\"promptTokenCount\":1}}\r\n\r\n",
+    );
+    for (provider, api, stream) in
+        [("openai", "openai-chat", chat), ("gemini", "gemini-generate", gemini)]
+    {
+        let (kind, surface) = known(provider, api).unwrap();
+        let surface = surface_in(surface, Dialect::Messages).unwrap();
+        let order = Order { kind, surface, stream: true, status: 200 };
+        for at in 0..stream.len() {
+            for damage in [b"".as_slice(), b"\"", b"{", b"}", b"\\", b"\n", b"0", b"\xff"] {
+                let bytes =
+                    [&stream.as_bytes()[..at], damage, &stream.as_bytes()[at + 1..]].concat();
+                let got = translate(&order, [bytes.as_slice()]);
+                let committed = got.body.starts_with(b"event: ");
+                let seen = read(&got, committed).unwrap_or_else(|why| {
+                    panic!("{why}\nof {}\nat {at}", String::from_utf8_lossy(&bytes))
+                });
+                // A good end or an error, and never both.
+                assert_eq!(seen.error.is_none(), got.good, "at {at} of {provider}");
+            }
+        }
+    }
+}

@@ -49,7 +49,7 @@ class Handler(BaseHTTPRequestHandler):
         path, _, query = self.path.partition("?")
         if path == "/v1/messages/count_tokens":
             return self.say(200, {"input_tokens": 42})
-        model = body["model"]
+        model = body["model"].removeprefix("claude-")
         if model == "400":
             return self.refuse(400, "invalid_request_error", "messages: something is odd")
         for message in body["messages"]:

@@ -96,11 +96,11 @@ def models():
         "cut-late": ["a/tokens=9,delay=10ms,cut_event=5", then],
         "thinks": [f"a/reasoning,{WORDS}"],
         "limited-anthropic": ["a/429,retry_after=3s"],
-        "claude-then-words": ["claude/overloaded", then],
-        "503-then-claude": ["a/503", "claude/text"],
+        "claude-then-words": ["claude/claude-overloaded", then],
+        "503-then-claude": ["a/503", "claude/claude-text"],
     }
     for name in ("text", "tools", "beta", "400", "cut", "overloaded-late"):
-        rows[f"claude-{name}"] = [f"claude/{name}"]
+        rows[f"claude-{name}"] = [f"claude/claude-{name}"]
     rows.update({name: [a(script), then] for name, script in FALLBACKS.items()})
     rows.update({name: [a(script), then] for name, (script, _) in CUTS.items()})
     return rows

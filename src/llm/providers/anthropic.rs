@@ -43,7 +43,7 @@ impl Provider for Anthropic {
             // The client speaks this API itself.
             Surface::Messages | Surface::CountTokens | Surface::Other => {
                 ask.write_edited(body, site.model, &mut told);
-                if let Cow::Owned(cleaned) = messages::own::cleaned(told.as_slice()) {
+                if let Cow::Owned(cleaned) = messages::own::cleaned(told.as_slice(), site.model) {
                     told = Buf::from(cleaned.as_slice());
                 }
                 ask.envelope.path.as_str()
