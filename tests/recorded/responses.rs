@@ -435,3 +435,28 @@ fn whatever_comes_what_goes_out_is_of_the_dialect() {
     }
     assert!(good > 100 && good < 2900, "{good}");
 }
+
+#[test]
+fn an_answer_that_grows_past_its_limit_is_cut() {
+    let chunk = |content: &str, finish: Value| {
+        let choice =
+            json!({ "index": 0, "delta": { "content": content }, "finish_reason": finish });
+        format!("data: {}\n\n", json!({ "id": "c1", "model": "up", "choices": [choice] }))
+    };
+    let (kind, surface) = known("openai", "openai-chat").unwrap();
+    let long = "x".repeat(1 << 20);
+    for (to, pieces, good) in
+        [(Dialect::Responses, 8, true), (Dialect::Responses, 9, false), (Dialect::Chat, 9, true)]
+    {
+        let order =
+            Order { kind, surface: surface_in(surface, to).unwrap(), stream: true, status: 200 };
+        let mut stream = vec![chunk(&long, json!(null)); pieces];
+        stream.push(chunk("", json!("stop")));
+        let got = translate(&order, stream.iter().map(String::as_bytes));
+        assert_eq!(got.good, good, "{to:?} {pieces}");
+        if !good {
+            let seen = read(&got, true, false).unwrap();
+            assert!(seen.error.is_some() && !seen.done);
+        }
+    }
+}

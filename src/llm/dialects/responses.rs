@@ -56,6 +56,8 @@ pub(in crate::llm) struct Pen {
     seed: SmallVec<[u8; SEED_MAX]>,
     /// Each at its `output_index`.
     items: SmallVec<[Item; 4]>,
+    /// Bytes that the answer's end will say again.
+    kept: usize,
 }
 
 impl Writer for Responses {
@@ -75,7 +77,8 @@ impl Writer for Responses {
         enter(sink, choice);
     }
 
-    fn redacted(&self, sink: &mut Sink<'_>, choice: u32, _: Piece<'_>) {
+    fn redacted(&self, sink: &mut Sink<'_>, choice: u32, data: Piece<'_>) {
+        sink.told.responses.kept += data.len();
         enter(sink, choice);
     }
 
@@ -106,6 +109,7 @@ impl Writer for Responses {
     }
 
     fn annotate(&self, sink: &mut Sink<'_>, choice: u32, annotation: &[u8]) {
+        sink.told.responses.kept += annotation.len();
         let Some(at) = enter(sink, choice) else { return };
         let count = match sink.told.choices[0].blocks.last() {
             Some(Block::Text { annotations, .. }) => annotations.len(),
@@ -119,7 +123,8 @@ impl Writer for Responses {
         });
     }
 
-    fn image(&self, sink: &mut Sink<'_>, choice: u32, _: &str, _: Piece<'_>) {
+    fn image(&self, sink: &mut Sink<'_>, choice: u32, _: &str, data: Piece<'_>) {
+        sink.told.responses.kept += data.len();
         enter(sink, choice);
     }
 
@@ -230,6 +235,11 @@ pub fn without_foreign(body: &[u8]) -> Option<Vec<u8>> {
 }
 
 impl Pen {
+    /// Bytes that the answer's end will say again: they are held until then.
+    pub(in crate::llm) fn kept(&self) -> usize {
+        self.kept
+    }
+
     fn is_open(&self, at: usize) -> bool {
         self.items.get(at).is_some_and(|item| item.open)
     }
@@ -370,6 +380,7 @@ fn delta(sink: &mut Sink<'_>, choice: u32, name: &str, text: Piece<'_>) {
 }
 
 fn fragment_event(sink: &mut Sink<'_>, at: usize, name: &str, text: Piece<'_>) {
+    sink.told.responses.kept += text.len();
     event(sink, name, |told, out| {
         let choice = &told.choices[0];
         let words = told.responses.items[at].words(choice);
