@@ -339,6 +339,9 @@ impl Lane {
             Ok(Mark::Event) => self.note(false, reads),
             Ok(Mark::Content) => self.note(true, reads),
         }
+        if self.told.is_overlong() {
+            return Pumped::Bad(Failure::of(Fault::FrameTooLarge));
+        }
         self.check_hold(reads);
         Pumped::More
     }

@@ -19,5 +19,6 @@ pub mod provider;
 pub mod providers;
 pub mod quirks;
 pub mod request;
+pub mod responses_body;
 pub mod sink;
 pub mod turns;

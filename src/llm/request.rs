@@ -297,11 +297,15 @@ impl Ask {
             let message = "the request must name a model in \"model\"";
             return Err(AskFault::new("missing_required_parameter", Some("model"), message));
         }
+        // Their answers always have the counts.
+        self.include_usage |= matches!(surface, Surface::Messages | Surface::Responses);
         let required = match surface {
             Surface::Chat | Surface::Messages | Surface::CountTokens => "messages",
-            Surface::Embeddings | Surface::Responses => "input",
-            // OpenAI gives `prompt` a default, and vendors know other fields in its place.
+            Surface::Embeddings => "input",
+            // OpenAI gives `prompt` a default, and vendors know other fields in its place; an answer may
+            // go on from what is stored.
             Surface::Completions
+            | Surface::Responses
             | Surface::Other
             | Surface::Models
             | Surface::Explain
@@ -311,14 +315,10 @@ impl Ask {
             let message = format!("the request must have \"{required}\"");
             return Err(AskFault::new("missing_required_parameter", Some(required), message));
         }
-        if surface == Surface::Messages {
-            // Its answers always have the counts.
-            self.include_usage = true;
-            if !seen.contains(&"max_tokens") {
-                // In that API's own words.
-                let (param, message) = (Some("max_tokens"), "max_tokens: Field required");
-                return Err(AskFault::new("missing_required_parameter", param, message));
-            }
+        if surface == Surface::Messages && !seen.contains(&"max_tokens") {
+            // In that API's own words.
+            let (param, message) = (Some("max_tokens"), "max_tokens: Field required");
+            return Err(AskFault::new("missing_required_parameter", param, message));
         }
         Ok(())
     }
@@ -427,7 +427,10 @@ struct Known {
 }
 
 fn check_kind(known: &Known, value: Value, surface: Surface) -> Result<(), AskFault> {
-    let checked = surface.is_understood() || matches!(known.name, "model" | "models" | "provider");
+    // A stored prompt has another shape than a text to go on from.
+    let is_stored = surface == Surface::Responses && known.name == "prompt";
+    let checked = surface.is_understood() && !is_stored
+        || matches!(known.name, "model" | "models" | "provider");
     let bool_like = [Kind::True, Kind::False];
     let fits = known.takes.iter().any(|kind| {
         *kind == value.kind || (bool_like.contains(kind) && bool_like.contains(&value.kind))

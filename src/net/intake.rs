@@ -141,6 +141,7 @@ impl Intake {
     fn surface(&mut self, method: Method, path: &str) -> Result<Surface, Answer> {
         let (surface, allowed): (Surface, &'static str) = match path {
             "/v1/chat/completions" => (Surface::Chat, "POST"),
+            "/v1/responses" => (Surface::Responses, "POST"),
             "/v1/messages" => (Surface::Messages, "POST"),
             "/v1/messages/count_tokens" => (Surface::CountTokens, "POST"),
             "/v1/completions" => (Surface::Completions, "POST"),

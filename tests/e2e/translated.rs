@@ -43,7 +43,7 @@ pub fn messages() -> Vec<String> {
 }
 
 /// An Anthropic that checks what it is asked, and answers `says`.
-fn claude(says: String) -> Provider {
+pub fn claude(says: String) -> Provider {
     Provider::start(move |call| {
         let call = call.as_mut().unwrap();
         assert!(call.request.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{}", call.request);
