@@ -348,6 +348,7 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
     let has_base_url = written.is_some();
     let around = Around { place: &place, kind, base, has_base_url, has_key };
     let placed = Cloud::take(&mut section).place(reader, around);
+    let responses = responses(reader, &mut section, kind, placed.base.as_ref());
     let ca = section.take("ca").and_then(|node| ca(reader, &node, placed.base.as_ref()));
     let settings = settings::patch(reader, &mut section, Level::Provider);
     Some(Provider {
@@ -358,10 +359,31 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
         aws,
         account: placed.account,
         api_version: placed.api_version,
+        responses,
         ca,
         settings,
     })
 }
+
+/// Whether a provider of chat has the Responses API too. OpenAI itself does; copies may.
+fn responses(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    kind: Option<Kind>,
+    base: Option<&BaseUrl>,
+) -> bool {
+    let is_openais =
+        kind == Some(Kind::Openai) && base.is_some_and(|base| base.host == OPENAI_HOST);
+    let Some(node) = section.take("responses") else { return is_openais };
+    let can = kind.is_none_or(|kind| kind.may_have_responses());
+    if !can {
+        let hint = "of kinds that speak OpenAI's chat";
+        reader.wrong(&node.place, Wrong::new("this kind has no such API beside its own", hint));
+    }
+    reader.boolean(&node).unwrap_or(false) && can
+}
+
+const OPENAI_HOST: &str = "api.openai.com";
 
 fn speaks() -> String {
     format!("this build speaks: {}", Kind::names().collect::<Vec<_>>().join(", "))

@@ -114,6 +114,8 @@ pub struct Provider {
     pub account: Option<ServiceAccount>,
     /// The dated version of Azure's API; `None`: v1, or another kind.
     pub api_version: Option<String>,
+    /// It has OpenAI's Responses API beside chat: clients of that API are passed through.
+    pub responses: bool,
     /// PEM text of the CA to trust for this provider instead of the built-in roots.
     pub ca: Option<Vec<u8>>,
     /// What it overrides of `[defaults]`.

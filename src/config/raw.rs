@@ -78,6 +78,7 @@ pub(super) const PROVIDER: &[&str] = &[
     "region",
     "ca",
     "api_version",
+    "responses",
     "project",
     "location",
     "service_account",

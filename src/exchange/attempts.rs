@@ -116,7 +116,8 @@ impl Exchange {
             api_version: provider.api_version.as_deref(),
             model: &attempt.model,
         };
-        let kind = provider.kind;
+        let native = provider.responses && self.ask.surface == Surface::Responses;
+        let kind = if native { Kind::Responses } else { provider.kind };
         lane.stream = Stream::new(kind);
         lane.told = Told::new(self.ask.surface.dialect());
         let sent = if lacks_token {

@@ -80,6 +80,7 @@ impl Maker<'_> {
             path: provider.base.path.as_str().into(),
             aws: provider.aws.clone(),
             api_version: provider.api_version.as_deref().map(Arc::from),
+            responses: provider.responses,
             token,
             budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
             wildcard: Vec::new(),

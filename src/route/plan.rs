@@ -95,6 +95,8 @@ pub struct ProviderRow {
     pub aws: Option<Arc<AwsKeys>>,
     /// The dated version of Azure's API.
     pub api_version: Option<Arc<str>>,
+    /// It has OpenAI's Responses API beside chat.
+    pub responses: bool,
     /// Where its access tokens are published, if it takes such instead of keys.
     pub token: Option<Arc<Token>>,
     /// Its extra attempts, shared by all cores and kept over reloads.

@@ -251,6 +251,38 @@ fn the_same_dialect_is_passed_on_unchanged() {
 }
 
 #[test]
+fn a_provider_of_chat_that_has_this_api_too_is_spoken_to_in_it() {
+    on_both(|driver| {
+        let case = format!("{driver:?}");
+        let well = Provider::start(|call| {
+            let call = call.as_mut().unwrap();
+            if call.request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n") {
+                call.say(good("p0"));
+                return false;
+            }
+            assert!(
+                call.request.starts_with("POST /v1/responses HTTP/1.1\r\n"),
+                "{}",
+                call.request
+            );
+            let sent: Value = serde_json::from_slice(&call.body).unwrap();
+            assert_eq!((&sent["model"], &sent["store"]), (&json!("up"), &json!(true)));
+            call.say(format!("{SSE}{}", lifecycle().concat()));
+            false
+        });
+        let text = config(("openai", &well), ("openai", &well));
+        let text = text.replacen("key =", "responses = true\nkey =", 1);
+        let gateway = Gateway::start(driver, &text);
+        let mut body = hi(true);
+        body["store"] = json!(true);
+        let answer = ask(gateway.addr, &asks(&body));
+        assert_eq!(answer.text(), lifecycle().concat().replace("\"gpt-up\"", "\"m\""), "{case}");
+        let chat = ask(gateway.addr, &request(true));
+        assert_eq!(chat.text(), expected("p0"), "{case}");
+    });
+}
+
+#[test]
 fn errors_before_commit_are_plain_json() {
     on_both(|driver| {
         let case = format!("{driver:?}");

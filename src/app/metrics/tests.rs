@@ -35,6 +35,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
             keys: vec![crate::base::secret::Secret::new(*b"sk-very-secret")],
             account: None,
             api_version: None,
+            responses: false,
             ca: None,
             settings: Patch::default(),
         });

@@ -293,4 +293,10 @@ impl Kind {
     pub const NAMES: &'static [(&'static str, Kind)] = &ALL;
     /// Azure, whose address and key field differ.
     pub const AZURE: Kind = Kind::Like(VendorId::AZURE);
+
+    /// Whether a provider of this kind may have OpenAI's Responses API beside chat, at the same base URL
+    /// and with the same key.
+    pub fn may_have_responses(self) -> bool {
+        matches!(self, Kind::Openai | Kind::Like(_)) && self != Kind::AZURE
+    }
 }
