@@ -29,6 +29,7 @@ use crate::rt::{Accept as _, Rt, Stop as _};
 mod act;
 pub mod answer;
 mod ask;
+mod formats;
 mod http;
 pub mod log;
 pub mod script;

@@ -1,0 +1,1 @@
+//! What a vendor would refuse is refused.
