@@ -18,6 +18,7 @@ mod client;
 mod fallback;
 mod http;
 mod life;
+mod pairs;
 mod rig;
 mod sandbox;
 mod tls;

@@ -311,7 +311,8 @@ impl Act {
                 self.events.data("{");
             }
             // Half of it, and nothing that would close what is open.
-            if let Some(event) = self.events.list.last_mut() {
+            self.events.list.truncate(1);
+            if let Some(event) = self.events.list.first_mut() {
                 event.data = event.data.chars().take(event.data.chars().count() / 2).collect();
             }
         }

@@ -17,6 +17,9 @@ use crate::base::tick::Ms;
 pub const GRAMMAR: &str = "\
 script = term [ ',' term ]*          the upstream model's name; at most one verb
 
+Where a name may not hold , and = (as in a path), ~ and @ say the same: ok~tokens@3.
+A first term that begins with claude, anthropic. or gemini says nothing: claude-x,503.
+
 verbs (default: ok)
   ok                      a whole answer
   400 .. 599              that status with its documented error object
@@ -244,7 +247,14 @@ impl Script {
     pub fn parse(text: &str) -> Result<Script, String> {
         let mut script = Script::default();
         let (mut verb, mut at) = (None, None);
-        let mut rest = Some(text.trim());
+        let respelt;
+        let text = if text.contains([',', '=']) {
+            text
+        } else {
+            respelt = text.replace('~', ",").replace('@', "=");
+            &respelt
+        };
+        let mut rest = Some(without_family(text.trim()));
         while let Some(left) = rest {
             let (term, after) = match left.split_once(',') {
                 _ if left.starts_with("text=") => (left, None),
@@ -318,6 +328,14 @@ impl Script {
         }
         Ok(true)
     }
+}
+
+/// The script without a name before it that only tells a gateway whose model it is.
+fn without_family(text: &str) -> &str {
+    if !["claude", "anthropic.", "gemini"].iter().any(|family| text.starts_with(family)) {
+        return text;
+    }
+    text.split_once(',').map_or("ok", |(_, rest)| rest)
 }
 
 fn verb_of(word: &str) -> Option<Verb> {
@@ -446,6 +464,10 @@ mod tests {
             ("tools=2,reasoning", Script { tools: 2, reasoning: 3, ..ok() }),
             ("close_after=rst", Script { close_after: Some(How::Rst), ..ok() }),
             ("tokens=2,text=a, b=c", Script { tokens: 2, text: Some("a, b=c".into()), ..ok() }),
+            ("drip@1ms~tokens@3", Script { drip: Some(Ms(1)), tokens: 3, ..ok() }),
+            ("claude-x@2~tools", Script { tools: 1, ..ok() }),
+            ("gemini-2.5,text=a~b", Script { text: Some("a~b".into()), ..ok() }),
+            ("anthropic.claude-x", ok()),
             ("big=1MiB,framing=close", {
                 Script { big: Some(1 << 20), framing: Some(Framing::Close), ..ok() }
             }),

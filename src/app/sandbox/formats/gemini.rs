@@ -142,6 +142,7 @@ pub fn bearer(call: &Call<'_>) -> Checked {
     let field = |name| call.request.field(name);
     match field("authorization") {
         Some(value) if value.starts_with("Bearer ") => Ok(()),
+        // Express mode has a key.
         None if field("x-api-key").is_none() && field("api-key").is_none() => Ok(()),
         _ => {
             denied("Request had invalid authentication credentials. Expected OAuth 2 access token.")

@@ -86,15 +86,15 @@ impl Format for Openai {
                 out.data(writer.delta(choice, &delta, None));
             }
             Piece::Text { choice, k } => out.data(match answer.ask.api {
-                Api::Completions => writer.completion(choice, &answer.word(k), None),
+                Api::Completions => writer.completion(choice, &word(answer, k), None),
                 _ => {
-                    let delta = format!(r#"{{"content":{}}}"#, quoted(&answer.word(k)));
+                    let delta = format!(r#"{{"content":{}}}"#, word(answer, k));
                     writer.delta(choice, &delta, None)
                 }
             }),
             Piece::Tool { choice, call, part } => out.data(writer.tool_part(choice, call, part)),
             Piece::Finish { choice } => out.data(match answer.ask.api {
-                Api::Completions => writer.completion(choice, "", Some(answer.finish())),
+                Api::Completions => writer.completion(choice, r#""""#, Some(answer.finish())),
                 _ => writer.delta(choice, "{}", Some(answer.finish())),
             }),
         }
@@ -345,6 +345,12 @@ fn quoted(text: &str) -> String {
     Value::from(text).to_string()
 }
 
+/// A word as a JSON string. A giant one needs no escapes, and looking for them takes its time.
+fn word(answer: &Answer, k: u32) -> String {
+    let word = answer.word(k);
+    if answer.stretch.is_some() { format!("\"{word}\"") } else { quoted(&word) }
+}
+
 /// Writes chunks by hand: the fields come in the vendor's order, and a load run makes one for each token.
 struct Chunks<'a> {
     answer: &'a Answer,
@@ -376,8 +382,9 @@ impl Chunks<'_> {
         self.choice(choice, &format!(r#""delta":{delta}"#), finish)
     }
 
+    /// `text` is a JSON string.
     fn completion(&self, choice: u32, text: &str, finish: Option<&str>) -> String {
-        self.choice(choice, &format!(r#""text":{}"#, quoted(text)), finish)
+        self.choice(choice, &format!(r#""text":{text}"#), finish)
     }
 
     fn choice(&self, index: u32, what: &str, finish: Option<&str>) -> String {
