@@ -471,7 +471,10 @@ fn check_early(dialect: Dialect, case: &Case, pair: &Pair, answer: &Response) {
         answer.text()
     );
     assert_eq!((answer.status, answer.whole), (200, true), "{told}");
-    let want = [(first.as_str(), case.outcome), (second.as_str(), "ok")];
+    // An exception of Bedrock's has a name, and so has its fault.
+    let named = case.outcome == "error_event" && pair.first.kind.starts_with("bedrock");
+    let outcome = if named { "unavailable" } else { case.outcome };
+    let want = [(first.as_str(), outcome), (second.as_str(), "ok")];
     assert_eq!(outcomes(answer), want, "{told}");
     assert_eq!(answer.field("x-firstbyte-provider"), Some(second.as_str()), "{told}");
     assert!(!answer.text().contains("sandbox a"), "{told}");
