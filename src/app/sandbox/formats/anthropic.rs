@@ -49,8 +49,13 @@ impl Format for Anthropic {
             if field("x-api-key").is_none() && !bearer && lost {
                 return denied("x-api-key header is required");
             }
-            if field("anthropic-version") != Some("2023-06-01") {
+            let Some(version) = field("anthropic-version") else {
                 return wrong("anthropic-version: header is required");
+            };
+            if !["2023-01-01", "2023-06-01", NEWEST].contains(&version) {
+                return wrong(format_args!(
+                    "anthropic-version: \"{version}\" is not a valid version"
+                ));
             }
         }
         super::messages_check::read(call.body, call.route.api, ask)?;
@@ -94,10 +99,13 @@ impl Format for Anthropic {
     }
 }
 
+/// The version that the vendor's own client names since its release 2.13, to the clouds too.
+const NEWEST: &str = "2026-10-21";
+
 /// The body of a cloud that has the model in its path.
 pub fn body_with_version(call: &Call<'_>, version: &str) -> Checked {
     let top = Spot::top(call.body);
-    if top.need("anthropic_version")?.text()? != version {
+    if ![version, NEWEST].contains(&top.need("anthropic_version")?.text()?) {
         return wrong(format_args!("anthropic_version: \"{version}\" is expected"));
     }
     match top.get("model") {

@@ -231,7 +231,15 @@ fn blocks<'a>(
                 block.need("data")?.text()?;
             }
             ("tool_use", "assistant") => {
-                block.only(&["type", "id", "name", "input", "cache_control", "caller"])?;
+                block.only(&[
+                    "type",
+                    "id",
+                    "name",
+                    "input",
+                    "cache_control",
+                    "caller",
+                    "toolset_name",
+                ])?;
                 block.need("name")?.name(200, "")?;
                 block.need("input")?.object()?;
                 let id = block.need("id")?.name(200, "")?;

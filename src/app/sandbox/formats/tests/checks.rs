@@ -413,6 +413,13 @@ fn what_stands_around_a_body_is_checked() {
         request.fields.retain(|(name, _)| name != "anthropic-version");
     };
     assert_eq!(read(Case::of("anthropic"), &version), Err(400));
+    for (version, fits) in [("2023-06-01", true), ("2026-10-21", true), ("latest", false)] {
+        let change = |request: &mut Request| {
+            request.fields.retain(|(name, _)| name != "anthropic-version");
+            request.fields.push(("anthropic-version".into(), version.into()));
+        };
+        assert_eq!(read(Case::of("anthropic"), &change).is_ok(), fits, "{version}");
+    }
     let no_query = |request: &mut Request| request.query.clear();
     assert_eq!(read(Case::of("azure"), &no_query), Err(404));
     assert_eq!(read(Case::of("gemini"), &no_query), Err(400));
