@@ -21,6 +21,7 @@ mod http;
 mod life;
 mod messages;
 mod natives;
+mod pairs;
 mod responses;
 mod rig;
 mod sandbox;
