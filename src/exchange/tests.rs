@@ -786,12 +786,12 @@ fn whole_answers_are_held_whole() {
 
 #[test]
 fn an_answer_over_its_limit_commits_there() {
-    let body = format!("{{\"text\":\"{}\"}}", "y".repeat(5000));
+    let body = format!("{{\"id\":\"c\",\"model\":\"up\",\"text\":\"{}\"}}", "y".repeat(5000));
     let answer = status(200, "content-type: application/json\r\n", &body);
     let mut world = World::new("answer_max = \"4KiB\"\n", vec![say(&answer)]);
     world.piece = 1000;
     let report = world.run(false);
-    assert_eq!(report.text(), body);
+    assert_eq!(report.text(), body.replace("\"up\"", "\"m\""));
     assert_eq!(report.ledger.committed.map(|c| c.1), Some(CommittedBy::AnswerFull));
 }
 

@@ -4,6 +4,7 @@
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::UnixMs;
+use crate::llm::dialects::Dialect;
 use crate::llm::errors::said_of_body;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
@@ -178,6 +179,14 @@ macro_rules! providers {
                 match self {
                     Stream::Idle => Err(Fault::BadFrame),
                     $(Stream::$kind(adapter) => adapter.whole(body, sink),)*
+                }
+            }
+
+            /// See [`Provider::speaks`].
+            pub fn speaks(&self, dialect: Dialect) -> bool {
+                match self {
+                    Stream::Idle => false,
+                    $(Stream::$kind(adapter) => adapter.speaks(dialect),)*
                 }
             }
 

@@ -95,6 +95,10 @@ impl Provider for Responses {
         send::send(ask, body, site, out)
     }
 
+    fn speaks(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Responses
+    }
+
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         if payload.trim_ascii() == b"[DONE]" {
             return Ok(Mark::End);
