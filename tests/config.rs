@@ -120,7 +120,7 @@ fn shown(text: &str) -> BTreeSet<String> {
         match value {
             toml::Value::Table(table) => {
                 for (key, value) in table {
-                    let named = matches!(path, "providers" | "models" | "routes");
+                    let named = matches!(path, "providers" | "models" | "routes" | "catalog");
                     let key = if named { "NAME" } else { key };
                     let path = if path.is_empty() { key.into() } else { format!("{path}.{key}") };
                     walk(value, &path, found);
@@ -174,6 +174,7 @@ fn every_key_that_is_documented_is_read() {
             "models.NAME" => format!("{head}[models.m]\n{key} = {odd}\n"),
             "models.NAME.targets[]" => format!("{head}[[models.m.targets]]\n{key} = {odd}\n"),
             "routes.NAME" => format!("{head}[routes.r]\n{key} = {odd}\n"),
+            "catalog.NAME" => format!("{head}[catalog.\"p/m\"]\n{key} = {odd}\n"),
             other => panic!("a section that this test does not know: {other}"),
         };
         let problems = load(&text).expect_err(&text);
@@ -249,6 +250,28 @@ fn fallbacks_may_form_a_circle_and_repeat() {
     assert_eq!(names, ["b", "a"], "the order of the file");
     let fallbacks: Vec<_> = config.models.iter().map(|(_, m)| m.fallbacks.clone()).collect();
     assert_eq!(fallbacks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn the_config_speaks_over_the_catalogue() {
+    let text = "[providers.p]\nkind = \"openai\"\n[providers.q]\nkind = \"openai\"\n\
+                base_url = \"http://127.0.0.1:1\"\n\
+                [catalog.\"p/gpt-4o\"]\nprice_in = 1\ncannot = [\"image\"]\n\
+                [catalog.\"q/own\"]\ncontext = 4096\nprice_out = 0.5\n";
+    let config = load(text).map_err(|p| lines(&p)).unwrap();
+    let facts = |at: usize, model| {
+        let (id, provider) = config.providers.iter().nth(at).unwrap();
+        provider.facts(id, model, &config.catalog)
+    };
+    let known = facts(0, "gpt-4o");
+    let price = known.price.unwrap();
+    assert_eq!((price.input, price.output, price.cached), (1.0, 10.0, Some(1.25)));
+    assert_eq!(known.cannot.to_string(), "image, audio");
+    assert!(known.can.common(known.cannot).is_empty());
+    let own = facts(1, "own");
+    assert_eq!((own.context, own.output), (Some(4096), None));
+    assert_eq!(own.price.map(|p| (p.input, p.output)), Some((0.0, 0.5)));
+    assert_eq!(facts(1, "gpt-4o"), config::Facts::default(), "another host serves what it likes");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::app::control::{self, Origin};
-use crate::app::{demo, sandbox, say, serve, translate};
+use crate::app::{demo, models, sandbox, say, serve, translate};
 use crate::config::{Config, Problem};
 use crate::llm::request::{Ask, Surface};
 use crate::net::wish_of;
@@ -67,6 +67,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List what the built-in catalogue knows: prices in US dollars for a million tokens, window, output
+    /// limit, abilities, and where that stands.
+    Models {
+        /// Only this vendor's.
+        #[arg(long, value_name = "VENDOR")]
+        provider: Option<String>,
+        /// Only those that may do all of this, as in tools,image. A ? marks what is not known and assumed.
+        #[arg(long, value_name = "ABILITIES", value_delimiter = ',')]
+        needs: Vec<String>,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// Translate a provider's body (standard input) into what a chat client would get.
     Translate {
         /// The provider.
@@ -107,6 +120,7 @@ pub fn run() -> ExitCode {
         Command::Explain { config, model, request, json } => {
             explain(config.as_deref(), model, request.as_deref(), json)
         }
+        Command::Models { provider, needs, json } => models::run(provider.as_deref(), &needs, json),
         Command::Translate { from, api, to: _, no_stream, status } => {
             translate::run(&from, api.as_deref(), !no_stream, status)
         }

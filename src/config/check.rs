@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use sha2::{Digest, Sha256};
 
 use super::catalog;
-use super::models::{Known, model, passthrough, route};
+use super::models::{Known, known_model, model, passthrough, route};
 use super::raw::{self, Node, Reader, Section};
 use super::settings::{self, Level};
 use super::text::{self, Wrong};
@@ -46,6 +46,10 @@ pub(super) fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem
         models: models.into_iter().filter_map(|at| model(reader, &known, at)).collect(),
         routes: routes.into_iter().filter_map(|at| route(reader, &known, at)).collect(),
         settings: Settings::default().with(&patch),
+        catalog: named(reader, top.take("catalog"))
+            .into_iter()
+            .filter_map(|at| known_model(reader, &known, at))
+            .collect(),
         passthrough: top.take("passthrough").and_then(|node| passthrough(reader, &known, node)),
         log: top.take("log").and_then(|node| log(reader, node)).unwrap_or_default(),
     };
@@ -319,8 +323,12 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
     };
     let keys = provider_keys(reader, &mut section);
     let ca = section.take("ca").and_then(|node| ca(reader, &node, base.as_ref()));
+    let vendor = section.take("vendor").and_then(|node| {
+        let names: Vec<_> = catalog::vendors().map(|name| (name, name)).collect();
+        reader.choice(&node, &names)
+    });
     let settings = settings::patch(reader, &mut section, Level::Provider);
-    Some(Provider { name, kind: kind?, base: base?, keys, ca, settings })
+    Some(Provider { name, kind: kind?, base: base?, keys, ca, vendor, settings })
 }
 
 fn speaks() -> String {

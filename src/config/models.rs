@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use super::raw::{self, Node, Reader};
 use super::settings::{self, Level};
 use super::text::{self, Wrong};
-use super::{Model, Patch, Policy, Route, TargetSpec};
+use super::{FactsPatch, KnownModel, Model, Needs, Patch, Policy, Route, TargetSpec};
 use crate::base::ids::{Id, ModelId, ProviderId};
 
 /// The names that may be referred to, in the order of their ids.
@@ -142,6 +142,56 @@ fn models(reader: &mut Reader<'_>, known: &Known, node: &Node<'_>) -> Vec<ModelI
         }
     }
     list
+}
+
+/// One entry of `[catalog]`: its name is `provider/upstream-model`.
+pub(super) fn known_model(
+    reader: &mut Reader<'_>,
+    known: &Known,
+    (name, node): (String, Node<'_>),
+) -> Option<KnownModel> {
+    let place = node.place.clone();
+    let provider = match name.split_once('/') {
+        Some((provider, model)) if !model.is_empty() => known.provider(reader, &node, provider),
+        Some(_) | None => {
+            let what = format!("{name:?} is no model of a provider");
+            reader.wrong(&place, Wrong::new(what, TARGET_HINT));
+            None
+        }
+    };
+    let mut section = reader.section(node, &[raw::CATALOG])?;
+    let mut tokens = |reader: &mut Reader<'_>, key| {
+        section.take(key).and_then(|node| reader.integer(&node, 1, u32::MAX))
+    };
+    let (context, output) = (tokens(reader, "context"), tokens(reader, "output"));
+    let mut price =
+        |reader: &mut Reader<'_>, key| section.take(key).and_then(|node| reader.price(&node));
+    let patch = FactsPatch {
+        context,
+        output,
+        price_in: price(reader, "price_in"),
+        price_out: price(reader, "price_out"),
+        price_cached: price(reader, "price_cached"),
+        price_cache_write: price(reader, "price_cache_write"),
+        can: section.take("can").map(|node| needs(reader, &node)).unwrap_or_default(),
+        cannot: section.take("cannot").map(|node| needs(reader, &node)).unwrap_or_default(),
+    };
+    let both = patch.can.common(patch.cannot);
+    if !both.is_empty() {
+        let hint = "a model can or it can't: keep one of them";
+        reader.wrong(&place, Wrong::new(format!("{both} stands in can and in cannot"), hint));
+    }
+    let model = name.split_once('/').map(|(_, model)| model.to_owned());
+    Some(KnownModel { provider: provider?, model: model?, patch })
+}
+
+/// A list of abilities by name.
+fn needs(reader: &mut Reader<'_>, node: &Node<'_>) -> Needs {
+    let hint = "as in [\"tools\", \"image\"]";
+    let items = reader.items(node, hint).unwrap_or_default();
+    items.iter().fold(Needs::NONE, |all, item| {
+        all.and(reader.choice(item, Needs::NAMES).unwrap_or_default())
+    })
 }
 
 pub(super) fn route(

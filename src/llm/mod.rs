@@ -8,6 +8,7 @@ pub mod errors;
 pub mod event;
 pub mod gemini_body;
 pub mod messages;
+pub mod needs;
 pub mod prompt;
 pub mod provider;
 pub mod providers;

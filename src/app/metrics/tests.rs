@@ -33,6 +33,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
             },
             keys: vec![crate::base::secret::Secret::new(*b"sk-very-secret")],
             ca: None,
+            vendor: None,
             settings: Patch::default(),
         });
         let model = String::from("gpt-4o");
@@ -65,6 +66,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
         models,
         routes: Vec::new(),
         settings: Settings::default(),
+        catalog: Vec::new(),
         passthrough: None,
         log: LogRule::default(),
     }
