@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 use crate::app::control::{self, Origin};
 use crate::app::{demo, models, sandbox, say, serve, translate};
 use crate::config::{Config, Problem};
+use crate::llm::dialects::Dialect;
 use crate::llm::request::{Ask, Surface};
 use crate::net::wish_of;
 use crate::route;
@@ -80,7 +81,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Translate a provider's body (standard input) into what a chat client would get.
+    /// Translate a provider's body (standard input) into what a client would get.
     Translate {
         /// The provider.
         #[arg(long, value_name = "PROVIDER")]
@@ -89,8 +90,8 @@ enum Command {
         #[arg(long, value_name = "API")]
         api: Option<String>,
         /// The client's dialect.
-        #[arg(long, value_name = "DIALECT", default_value = "chat", value_parser = ["chat"])]
-        to: String,
+        #[arg(long, value_name = "DIALECT", default_value = "chat", value_parser = dialect)]
+        to: Dialect,
         /// The body is a whole JSON answer, not a stream.
         #[arg(long)]
         no_stream: bool,
@@ -121,8 +122,8 @@ pub fn run() -> ExitCode {
             explain(config.as_deref(), model, request.as_deref(), json)
         }
         Command::Models { provider, needs, json } => models::run(provider.as_deref(), &needs, json),
-        Command::Translate { from, api, to: _, no_stream, status } => {
-            translate::run(&from, api.as_deref(), !no_stream, status)
+        Command::Translate { from, api, to, no_stream, status } => {
+            translate::run(&from, api.as_deref(), to, !no_stream, status)
         }
         Command::Version => {
             say::line(concat!("firstbyte ", env!("CARGO_PKG_VERSION")));
@@ -136,6 +137,12 @@ pub fn run() -> ExitCode {
             ExitCode::from(code)
         }
     }
+}
+
+fn dialect(name: &str) -> Result<Dialect, String> {
+    let names = || Dialect::ALL.map(Dialect::name).join(", ");
+    let found = Dialect::ALL.into_iter().find(|dialect| dialect.name() == name);
+    found.ok_or_else(|| format!("the dialects are {}", names()))
 }
 
 /// Why a command did not come to its end.

@@ -13,6 +13,7 @@ use crate::exchange::answer::Client;
 use crate::exchange::ledger::{Ending, Ledger};
 use crate::exchange::phase::LaneId;
 use crate::exchange::{Cx, Exchange, Input, Job, Output, Side};
+use crate::llm::dialects::Dialect;
 use crate::llm::providers::Kind;
 use crate::llm::request::{Ask, Envelope, Surface};
 use crate::net;
@@ -22,7 +23,7 @@ use crate::route::{self, Table, Wish};
 pub struct Order {
     /// The adapter that reads it.
     pub kind: Kind,
-    /// The surface that it answers.
+    /// The surface that it answers, and with it the client's dialect.
     pub surface: Surface,
     /// The body is a stream.
     pub stream: bool,
@@ -52,6 +53,16 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
         "openai-completions" => Some((Kind::Openai, Surface::Completions)),
         "openai-responses" => Some((Kind::Responses, Surface::Chat)),
         _ => None,
+    }
+}
+
+/// The surface of a client that speaks `to`, for an answer that a chat client would get on `surface`.
+pub fn surface_in(surface: Surface, to: Dialect) -> Option<Surface> {
+    match (to, surface) {
+        (Dialect::Chat, surface) => Some(surface),
+        (Dialect::Messages, Surface::Chat) => Some(Surface::Messages),
+        (Dialect::Responses, Surface::Chat) => Some(Surface::Responses),
+        (Dialect::Messages | Dialect::Responses, _) => None,
     }
 }
 
@@ -152,7 +163,13 @@ fn prepare(order: &Order) -> Option<(Table, Job)> {
     let wish = Wish { stream: order.stream, ..net::wish_of(&ask, None) };
     let plan = route::pick(&table, &wish, 0, Tick(1)).ok()?;
     // A request that every adapter can write.
-    let body = Buf::from(&b"{\"model\":\"model\",\"messages\":[]}"[..]);
+    let body = Buf::from(match order.surface.dialect() {
+        Dialect::Chat => &br#"{"model":"model","messages":[{"role":"user","content":"?"}]}"#[..],
+        Dialect::Messages => {
+            br#"{"model":"model","max_tokens":1,"messages":[{"role":"user","content":"?"}]}"#
+        }
+        Dialect::Responses => br#"{"model":"model","input":"?"}"#,
+    });
     Some((table, Job { ask, body, plan }))
 }
 
@@ -185,11 +202,21 @@ fn ledger(order: &Order) -> Ledger {
 ///
 /// # Errors
 /// See [`Stop`]; an error or a bad end of the body is exit code 1, after its bytes were written.
-pub fn run(from: &str, api: Option<&str>, stream: bool, status: u16) -> Result<(), Stop> {
+pub fn run(
+    from: &str,
+    api: Option<&str>,
+    to: Dialect,
+    stream: bool,
+    status: u16,
+) -> Result<(), Stop> {
     let api = api.unwrap_or_else(|| usual_api(from));
     let Some((kind, surface)) = known(from, api) else {
         return Err(Stop::failed(format!("the API {api} of {from} is not in this version")));
     };
+    let surface = surface_in(surface, to).ok_or_else(|| {
+        let to = to.name();
+        Stop::failed(format!("the API {api} is no conversation that a client of {to} could have"))
+    })?;
     let mut body = Vec::new();
     std::io::stdin()
         .read_to_end(&mut body)

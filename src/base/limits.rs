@@ -32,6 +32,9 @@ pub const ANSWER_BYTES_MAX: usize = 8 * MIB;
 pub const ERROR_BYTES_MAX: usize = 64 * KIB;
 /// Nesting of JSON that is read: real requests stay under 40.
 pub const JSON_DEPTH_MAX: usize = 128;
+/// A thought that is kept until its signature comes: real ones have up to some 30 KB, and a longer one is
+/// only not given back signed.
+pub const THOUGHT_BYTES_MAX: usize = 64 * KIB;
 /// Choices of one answer that are followed (`n`): OpenAI's own limit.
 pub const CHOICES_MAX: usize = 128;
 

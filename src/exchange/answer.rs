@@ -1,5 +1,5 @@
 //! What the gateway itself says: response heads, error answers, the error event of a cut stream, the
-//! ledger as a comment. Everything in the chat dialect's words.
+//! ledger as a comment. Errors are told in the client's dialect, by its writer.
 //!
 //! ```text
 //!   HTTP/1.1 200 OK CRLF fields CRLF CRLF  <hex> CRLF data: {...} LF LF CRLF  0 CRLF CRLF
@@ -11,7 +11,9 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault, FaultSet};
 use crate::base::tick::{Ms, Tick};
 use crate::exchange::ledger::{CommittedBy, Ending, Ledger, Outcome};
+use crate::llm::dialects::{Dialect, ErrorReport, ErrorText};
 use crate::llm::provider::Said;
+use crate::llm::sink::Told;
 use crate::wire::http1::emit;
 
 /// How a body's end is told.
@@ -151,8 +153,8 @@ fn field(out: &mut Buf, name: &[u8], value: &[u8]) {
 pub struct Answer {
     /// The status.
     pub status: u16,
-    /// JSON.
-    pub body: Vec<u8>,
+    /// What it holds.
+    pub content: Content,
     /// `retry-after`, rounded up to seconds.
     pub retry_after: Option<Ms>,
     /// Methods for a 405.
@@ -166,13 +168,42 @@ pub struct Answer {
 impl Answer {
     /// A JSON body that is no error.
     pub fn json(body: Vec<u8>) -> Answer {
-        Answer { status: 200, body, retry_after: None, allow: None, exhausted: false, keep: true }
+        let content = Content::Json(body);
+        Answer {
+            status: 200,
+            content,
+            retry_after: None,
+            allow: None,
+            exhausted: false,
+            keep: true,
+        }
     }
 
-    /// An error in OpenAI's shape.
+    /// An error.
     pub fn error(status: u16, what: &ErrorText<'_>) -> Answer {
-        let body = error_body(what, None).into_bytes();
-        Answer { status, body, retry_after: None, allow: None, exhausted: false, keep: true }
+        let content = Content::error(what, None);
+        Answer { status, content, retry_after: None, allow: None, exhausted: false, keep: true }
+    }
+
+    /// Its bytes in a dialect. `id` is the request's.
+    pub fn body(&self, dialect: Dialect, id: &str) -> Vec<u8> {
+        match &self.content {
+            Content::Json(body) => body.clone(),
+            Content::Error(told) => {
+                dialect.writer().error_body(&told.report(self.status, id)).into_bytes()
+            }
+            Content::Nothing => Vec::new(),
+        }
+    }
+
+    /// Its bytes as the one event of a stream that was opened before anything could be answered.
+    pub fn write_event(&self, dialect: Dialect, id: &str, out: &mut Buf) {
+        let Content::Error(told) = &self.content else {
+            debug_assert!(false, "an opened stream is answered with an error");
+            return;
+        };
+        let report = told.report(self.status, id);
+        dialect.writer().error_event(&report, &mut Told::new(dialect), out);
     }
 
     /// The connection can't carry another request after it.
@@ -220,42 +251,70 @@ impl Answer {
     }
 }
 
-/// The four fields of an OpenAI error.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ErrorText<'a> {
-    /// For a person.
-    pub message: &'a str,
-    /// The class.
-    pub kind: &'a str,
-    /// The parameter at fault.
-    pub param: Option<&'a str>,
-    /// The machine's word.
-    pub code: Option<&'a str>,
+/// What an answer of the gateway's own holds.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// JSON, the same in every dialect.
+    Json(Vec<u8>),
+    /// An error.
+    Error(Box<ErrorTold>),
+    /// Nothing: the answer to a HEAD.
+    Nothing,
 }
 
-fn error_body(what: &ErrorText<'_>, ledger: Option<&Ledger>) -> String {
-    let mut error = serde_json::json!({
-        "message": what.message, "type": what.kind, "param": what.param, "code": what.code,
-    });
-    if let Some(ledger) = ledger
-        && !ledger.attempts.is_empty()
-    {
-        let attempts: Vec<_> = ledger
-            .attempts
-            .iter()
-            .map(|attempt| {
-                let fault = attempt.failure.map(|failure| failure.fault.name());
-                serde_json::json!({
-                    "target": *attempt.name,
-                    "outcome": attempt.outcome().to_string(),
-                    "fault": fault,
-                    "ms": attempt.ended.map(|at| at.ms_since(attempt.began)),
-                })
-            })
-            .collect();
-        error["metadata"] = serde_json::json!({ "attempts": attempts, "request_id": *ledger.id });
+/// An error that waits for its dialect.
+#[derive(Clone, Debug)]
+pub struct ErrorTold {
+    message: String,
+    kind: String,
+    param: Option<String>,
+    code: Option<String>,
+    metadata: Option<serde_json::Value>,
+}
+
+impl Content {
+    fn error(what: &ErrorText<'_>, metadata: Option<serde_json::Value>) -> Content {
+        Content::Error(Box::new(ErrorTold {
+            message: what.message.to_owned(),
+            kind: what.kind.to_owned(),
+            param: what.param.map(str::to_owned),
+            code: what.code.map(str::to_owned),
+            metadata,
+        }))
     }
-    serde_json::json!({ "error": error }).to_string()
+}
+
+impl ErrorTold {
+    fn report<'a>(&'a self, status: u16, id: &'a str) -> ErrorReport<'a> {
+        let text = ErrorText {
+            message: &self.message,
+            kind: &self.kind,
+            param: self.param.as_deref(),
+            code: self.code.as_deref(),
+        };
+        ErrorReport { status, text, metadata: self.metadata.as_ref(), id }
+    }
+}
+
+/// What was tried, for an error's metadata.
+fn tried(ledger: &Ledger) -> Option<serde_json::Value> {
+    if ledger.attempts.is_empty() {
+        return None;
+    }
+    let attempts: Vec<_> = ledger
+        .attempts
+        .iter()
+        .map(|attempt| {
+            let fault = attempt.failure.map(|failure| failure.fault.name());
+            serde_json::json!({
+                "target": *attempt.name,
+                "outcome": attempt.outcome().to_string(),
+                "fault": fault,
+                "ms": attempt.ended.map(|at| at.ms_since(attempt.began)),
+            })
+        })
+        .collect();
+    Some(serde_json::json!({ "attempts": attempts, "request_id": *ledger.id }))
 }
 
 /// Every target of a plan asked to be left alone.
@@ -279,6 +338,9 @@ pub fn all_failed(
     };
     if let Some(status) = client_status(failure) {
         return client_error(ledger, failure, &said, status);
+    }
+    if all(ledger, FaultSet::of(&[Fault::Unsendable])) {
+        return client_error(ledger, failure, &said, 400);
     }
     let status = overall_status(ledger, failure, cooling);
     let mut message = match status {
@@ -308,7 +370,7 @@ pub fn all_failed(
     let text = ErrorText { message: &message, kind, param: None, code: Some(code) };
     Answer {
         status,
-        body: error_body(&text, Some(ledger)).into_bytes(),
+        content: Content::error(&text, tried(ledger)),
         retry_after: cooling.filter(|_| matches!(status, 429 | 503)).map(|all| all.wait),
         allow: None,
         exhausted: true,
@@ -316,15 +378,19 @@ pub fn all_failed(
     }
 }
 
+/// Whether every attempt failed by one of these.
+fn all(ledger: &Ledger, set: FaultSet) -> bool {
+    !ledger.attempts.is_empty()
+        && ledger.attempts.iter().all(|a| a.failure.is_some_and(|f| set.has(f.fault)))
+}
+
 fn overall_status(ledger: &Ledger, last: Failure, cooling: Option<Cooling>) -> u16 {
-    let all = |set: FaultSet| {
-        !ledger.attempts.is_empty()
-            && ledger.attempts.iter().all(|a| a.failure.is_some_and(|f| set.has(f.fault)))
-    };
     let asked = FaultSet::of(&[Fault::RateLimited, Fault::Unavailable]);
-    if let Some(cooling) = cooling.filter(|_| all(asked)) {
+    if let Some(cooling) = cooling.filter(|_| all(ledger, asked)) {
         if cooling.limited { 429 } else { 503 }
-    } else if matches!(last.fault, Fault::Deadline | Fault::Total) || all(FaultSet::TIMEOUTS) {
+    } else if matches!(last.fault, Fault::Deadline | Fault::Total)
+        || all(ledger, FaultSet::TIMEOUTS)
+    {
         504
     } else {
         502
@@ -362,7 +428,7 @@ fn client_error(ledger: &Ledger, failure: Failure, said: &Said, status: u16) -> 
     };
     Answer {
         status,
-        body: error_body(&text, Some(ledger)).into_bytes(),
+        content: Content::error(&text, tried(ledger)),
         retry_after: None,
         allow: None,
         exhausted: true,
@@ -381,8 +447,15 @@ pub fn draining() -> Answer {
     Answer::error(503, &text).closing().retry_after(Ms(1_000))
 }
 
-/// The one error event of a stream that was cut after it had begun.
-pub fn write_cut(failure: Failure, said: Option<&Said>, name: &str, out: &mut Buf) {
+/// The one error event of a stream that was cut after it had begun. `told` is what of it went out; `name`
+/// is the attempt's and `id` the request's.
+pub fn write_cut(
+    failure: Failure,
+    said: Option<&Said>,
+    (name, id): (&str, &str),
+    told: &mut Told,
+    out: &mut Buf,
+) {
     let code = if failure.fault.is_timeout() { "stream_timeout" } else { "stream_interrupted" };
     let mut message = format!("{name}: {}", failure.fault.text());
     if let Some(said) = said
@@ -392,9 +465,9 @@ pub fn write_cut(failure: Failure, said: Option<&Said>, name: &str, out: &mut Bu
     }
     let text =
         ErrorText { message: &message, kind: "upstream_error", param: None, code: Some(code) };
-    out.extend(b"data: ");
-    out.extend(error_body(&text, None).as_bytes());
-    out.extend(b"\n\n");
+    let status = if failure.fault.is_timeout() { 504 } else { 502 };
+    let report = ErrorReport { status, text, metadata: None, id };
+    told.dialect().writer().error_event(&report, told, out);
 }
 
 /// The ledger of a stream that was opened before it was committed, as SSE comments.

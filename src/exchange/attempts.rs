@@ -10,8 +10,10 @@ use crate::exchange::phase::{Lane, LaneId, Phase, Pumped, Stage};
 use crate::exchange::relay::Reads;
 use crate::exchange::verdict::{self, Verdict};
 use crate::exchange::{Cx, Exchange, Output, Side, answer};
+use crate::llm::prompt::Unreadable;
 use crate::llm::provider::{Said, Site};
 use crate::llm::providers::Stream;
+use crate::llm::sink::Told;
 use crate::route::health::{Outcome as Health, Pass};
 use crate::route::{Attempt, Table};
 
@@ -102,6 +104,7 @@ impl Exchange {
             model: &attempt.model,
         };
         lane.stream = Stream::new(provider.kind);
+        lane.told = Told::new(self.ask.surface.dialect());
         let sent = lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out);
         lane.reused = reused;
         lane.stage = Stage::Head;
@@ -121,8 +124,25 @@ impl Exchange {
                 }
                 self.outputs.push_back(Output::Write { side: Side::Up(id) });
             }
-            Err(fault) => self.fail_lane(id, Failure::of(fault), cx),
+            Err(fault) => {
+                let said = self.unreadable();
+                if let Some(lane) = self.lane_mut(id) {
+                    lane.stream.keep_said(said);
+                }
+                self.fail_lane(id, Failure::of(fault), cx);
+            }
         }
+    }
+
+    /// What makes no sense in a request that could not be put into another format.
+    fn unreadable(&self) -> Option<Said> {
+        if !self.ask.surface.is_conversation() {
+            return None;
+        }
+        let unreadable = self.ask.prompt(self.body.as_slice()).err()?;
+        let Unreadable { at, expected } = unreadable;
+        let message = format!("{at}: expected {expected}");
+        Some(Said { message, param: Some(at), ..Said::default() })
     }
 
     pub(super) fn received(&mut self, id: LaneId, rx: &mut Buf, cx: &Cx<'_>) {

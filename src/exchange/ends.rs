@@ -58,7 +58,9 @@ impl Exchange {
         }
         let name = self.attempt_name(lane.attempt, cx);
         if lane.is_event_stream() {
-            answer::write_cut(failure, said.as_ref(), &name, &mut self.down.filling);
+            let id = self.ledger.as_ref().map_or("", |ledger| &ledger.id);
+            let (told, out) = (&mut lane.told, &mut self.down.filling);
+            answer::write_cut(failure, said.as_ref(), (&name, id), told, out);
             self.down.ended = true;
         } else {
             // Nothing can be added to a body that is not understood: it is left visibly unfinished.
@@ -107,9 +109,7 @@ impl Exchange {
         ledger.committed = Some((cx.now, answer.committed_by()));
         ledger.ending = answer.ending();
         if opened {
-            self.down.filling.extend(b"data: ");
-            self.down.filling.extend(&answer.body);
-            self.down.filling.extend(b"\n\n");
+            answer.write_event(ledger.surface.dialect(), &ledger.id, &mut self.down.filling);
             self.down.ended = true;
             return;
         }
@@ -118,7 +118,8 @@ impl Exchange {
         self.down.framing = Framing::Length;
         let keep = self.keep && self.client.keep_alive;
         answer.write_head(ledger, keep, cx.now, &mut self.down.head);
-        self.down.filling.extend(&answer.body);
+        let body = answer.body(ledger.surface.dialect(), &ledger.id);
+        self.down.filling.extend(&body);
         self.down.ended = true;
     }
 

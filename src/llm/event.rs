@@ -11,6 +11,8 @@ pub struct Usage {
     pub completion: u64,
     /// Of the prompt: read from the provider's cache.
     pub cached: u64,
+    /// Of the prompt: written to the provider's cache.
+    pub cache_write: u64,
     /// Of the completion: reasoning.
     pub reasoning: u64,
 }

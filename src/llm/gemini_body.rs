@@ -47,7 +47,7 @@ fn parts(parts: &[Part]) -> Result<Vec<Value>, Fault> {
             Part::Text { text, .. } => out.push(json!({ "text": text })),
             Part::Media(media) => out.push(self::media(media)?),
             // Thoughts of another vendor, or without their proof, mean nothing here.
-            Part::Thought { .. } => {}
+            Part::Thought { .. } | Part::Redacted { .. } => {}
             Part::Call { name, input, .. } => {
                 let mut part = json!({ "functionCall": { "name": name, "args": input } });
                 if !std::mem::replace(&mut called, true) {

@@ -26,6 +26,8 @@ pub struct Prompt {
     pub stop: Vec<String>,
     /// How much the model shall think.
     pub effort: Option<String>,
+    /// Tokens that it may think at most.
+    pub budget: Option<u64>,
     /// Parameters by OpenAI's name that adapters may know: temperature, top_p, seed and the like.
     pub params: Map<String, Value>,
     /// The client's name for its user.
@@ -67,7 +69,12 @@ pub enum Part {
         /// The text.
         text: String,
         /// The provider's proof that it said so.
-        signature: Option<String>,
+        signature: Option<Signature>,
+    },
+    /// A thought that Anthropic hides: bytes that only it can read.
+    Redacted {
+        /// The bytes, as they came.
+        data: String,
     },
     /// The model calls a tool.
     Call {
@@ -77,6 +84,8 @@ pub enum Part {
         name: String,
         /// An object.
         input: Value,
+        /// The provider's proof that it said so.
+        signature: Option<Signature>,
     },
     /// What a tool said.
     Result {
@@ -89,6 +98,59 @@ pub enum Part {
         /// It failed.
         is_error: bool,
     },
+}
+
+/// Whose signatures these are: only the family that signed can read them, and a provider of another one
+/// refuses the request that has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// Claude, wherever it is served: the signature of a thinking block.
+    Anthropic,
+    /// Gemini: a thought signature, of a part.
+    Gemini,
+    /// OpenAI's Responses: a reasoning item's id and encrypted content.
+    Openai,
+}
+
+impl Family {
+    /// What stands before a signature where a dialect has only a place for those of `own`.
+    pub const fn tag_in(self, own: Family) -> &'static str {
+        match (self, own) {
+            (Family::Anthropic, Family::Anthropic)
+            | (Family::Gemini, Family::Gemini)
+            | (Family::Openai, Family::Openai) => "",
+            (Family::Anthropic, _) => "firstbyte:anthropic:",
+            (Family::Gemini, _) => "firstbyte:gemini:",
+            (Family::Openai, _) => "firstbyte:openai:",
+        }
+    }
+}
+
+/// A provider's proof that the model said something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signature {
+    /// Who can read it.
+    pub family: Family,
+    /// The proof, without a tag.
+    pub text: String,
+}
+
+impl Signature {
+    /// Reads what a client gives back in a place for signatures of `own`.
+    pub fn read(text: &str, own: Family) -> Signature {
+        for family in [Family::Anthropic, Family::Gemini, Family::Openai] {
+            let tag = family.tag_in(own);
+            if let Some(text) = text.strip_prefix(tag).filter(|_| !tag.is_empty()) {
+                return Signature { family, text: text.to_owned() };
+            }
+        }
+        Signature { family: own, text: text.to_owned() }
+    }
+
+    /// The proof, if it is one of `family`.
+    pub fn of(&self, family: Family) -> Option<&str> {
+        (self.family == family).then_some(self.text.as_str())
+    }
 }
 
 /// Where media come from.
@@ -184,5 +246,24 @@ impl Prompt {
             Part::Call { id: known, name, .. } if known == id => Some(name.as_str()),
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn signatures_find_their_family_again() {
+        let all = [Family::Anthropic, Family::Gemini, Family::Openai];
+        for (family, own) in all.iter().flat_map(|a| all.map(|b| (*a, b))) {
+            let told = format!("{}proof", family.tag_in(own));
+            assert_eq!(told == "proof", family == own);
+            let read = Signature::read(&told, own);
+            assert_eq!(read, Signature { family, text: "proof".into() });
+            for other in all {
+                assert_eq!(read.of(other).is_some(), other == family);
+            }
+        }
     }
 }

@@ -18,6 +18,8 @@ use smallvec::SmallVec;
 use crate::base::buf::Buf;
 use crate::base::limits;
 use crate::base::tick::Ms;
+use crate::llm::dialects::{self, Dialect};
+use crate::llm::prompt::{Prompt, Unreadable};
 use crate::wire::json::{self, Kind, Member, Top, Value};
 
 /// Which API surface a request came to.
@@ -25,6 +27,10 @@ use crate::wire::json::{self, Kind, Member, Top, Value};
 pub enum Surface {
     /// `/v1/chat/completions`
     Chat,
+    /// `/v1/messages`
+    Messages,
+    /// `/v1/responses`
+    Responses,
     /// `/v1/completions`
     Completions,
     /// `/v1/embeddings`
@@ -45,6 +51,8 @@ impl Surface {
     pub const fn name(self) -> &'static str {
         match self {
             Surface::Chat => "chat",
+            Surface::Messages => "messages",
+            Surface::Responses => "responses",
             Surface::Completions => "completions",
             Surface::Embeddings => "embeddings",
             Surface::Other => "other",
@@ -54,14 +62,34 @@ impl Surface {
         }
     }
 
+    /// What the client speaks there.
+    pub const fn dialect(self) -> Dialect {
+        match self {
+            Surface::Messages => Dialect::Messages,
+            Surface::Responses => Dialect::Responses,
+            Surface::Chat
+            | Surface::Completions
+            | Surface::Embeddings
+            | Surface::Other
+            | Surface::Models
+            | Surface::Explain
+            | Surface::None => Dialect::Chat,
+        }
+    }
+
+    /// Whether a conversation is asked for, which any provider can have.
+    pub const fn is_conversation(self) -> bool {
+        matches!(self, Surface::Chat | Surface::Messages | Surface::Responses)
+    }
+
     /// Whether an answer without a choice is none.
     pub const fn has_choices(self) -> bool {
-        matches!(self, Surface::Chat | Surface::Completions)
+        self.is_conversation() || matches!(self, Surface::Completions)
     }
 
     /// Whether answers are read rather than passed on unread.
     pub const fn is_understood(self) -> bool {
-        matches!(self, Surface::Chat | Surface::Completions | Surface::Embeddings)
+        self.is_conversation() || matches!(self, Surface::Completions | Surface::Embeddings)
     }
 }
 
@@ -209,8 +237,8 @@ impl Ask {
             return Err(AskFault::new("missing_required_parameter", Some("model"), message));
         }
         let required = match surface {
-            Surface::Chat => "messages",
-            Surface::Embeddings => "input",
+            Surface::Chat | Surface::Messages => "messages",
+            Surface::Embeddings | Surface::Responses => "input",
             // OpenAI gives `prompt` a default, and vendors know other fields in its place.
             Surface::Completions
             | Surface::Other
@@ -244,6 +272,20 @@ impl Ask {
                 (None, None) => members[first].start()..members[index - 1].end(),
             };
             self.edits.push(Edit::Cut(range));
+        }
+    }
+
+    /// Reads what the body means, in the client's dialect.
+    ///
+    /// # Errors
+    /// Where it makes no sense, or says what no other format can say.
+    pub fn prompt(&self, body: &[u8]) -> Result<Prompt, Unreadable> {
+        let body = serde_json::from_slice(body)
+            .map_err(|_| Unreadable { at: String::from("body"), expected: "JSON" })?;
+        match self.surface.dialect() {
+            Dialect::Chat => dialects::chat_prompt::read(&body),
+            Dialect::Messages => dialects::messages_prompt::read(&body),
+            Dialect::Responses => dialects::responses_prompt::read(&body),
         }
     }
 

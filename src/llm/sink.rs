@@ -1,19 +1,24 @@
-//! Where adapters put what the client shall see: the one vocabulary in the middle, as calls. A dialect
-//! turns each call into the client's bytes, as a stream's events or gathered into a whole answer.
+//! Where adapters put what the client shall see: the one vocabulary in the middle, as calls. The writer
+//! of the client's dialect turns each call into a stream's events; a whole answer is gathered here and
+//! written at its end.
 //!
 //! ```text
 //!   adapter: start, text, text, tool, args, stop, usage   ->   role chunk, deltas, finish chunk, usage
 //! ```
 //!
+//! What is the same for every dialect is kept here: calls are numbered densely and named once, arguments
+//! end as a JSON object, the first finish reason of a choice stands.
+//!
 //! Text comes as a [`Piece`]: raw JSON string contents (escapes and all, as every provider has it) go
 //! out without being decoded; plain text is escaped.
-
-use std::io::Write as _;
 
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
+use crate::base::limits;
+use crate::llm::dialects::{Dialect, messages, responses};
 use crate::llm::event::{Finish, Usage};
+use crate::llm::prompt::Family;
 use crate::wire::json;
 
 /// A piece of text on its way through.
@@ -43,49 +48,79 @@ impl Piece<'_> {
     }
 }
 
-/// What the writer of a chat answer knows of it.
+/// What was told of an answer so far.
 #[derive(Default)]
 pub struct Told {
-    /// The answer's id, the inside of a JSON string.
-    id: SmallVec<[u8; 64]>,
-    created: u64,
-    choices: SmallVec<[Choice; 1]>,
-    usage: Option<Usage>,
+    dialect: Dialect,
+    /// The answer's id, the inside of a JSON string; empty while none was told.
+    pub(in crate::llm) id: SmallVec<[u8; 64]>,
+    /// Seconds since the Unix epoch; 0 while none was told.
+    pub(in crate::llm) created: u64,
+    pub(in crate::llm) choices: SmallVec<[Choice; 1]>,
+    pub(in crate::llm) usage: Option<Usage>,
     /// Gathered into a whole answer instead of written as events.
     whole: bool,
+    /// What the Messages writer keeps of a stream.
+    pub(in crate::llm) messages: messages::Pen,
+    /// What the Responses writer keeps of a stream.
+    pub(in crate::llm) responses: responses::Pen,
 }
 
 /// One choice, as told so far.
 #[derive(Default)]
-struct Choice {
-    index: u32,
-    tools: u32,
-    finish: Option<Finish>,
-    /// Something was told; of a stream, the role chunk.
-    begun: bool,
-    /// Gathered for a whole answer; the insides of JSON strings.
-    text: Buf,
-    reasoning: Buf,
-    refusal: Buf,
-    calls: Vec<Call>,
-    /// Raw JSON values: url citations and the like.
-    annotations: Vec<Vec<u8>>,
+pub(in crate::llm) struct Choice {
+    pub(in crate::llm) index: u32,
+    pub(in crate::llm) finish: Option<Finish>,
+    /// Something was told. Of a stream, its writer says so.
+    pub(in crate::llm) begun: bool,
+    /// What was gathered, in order.
+    pub(in crate::llm) blocks: Vec<Block>,
     /// Of each call, whether any arguments were told.
     argued: SmallVec<[bool; 4]>,
+    /// The thought that is being told, for dialects that give it again beside its signature. Once it is
+    /// longer than `THOUGHT_BYTES_MAX` it is dropped, and its signature with it.
+    thought: Option<Buf>,
+}
+
+/// A piece of a gathered answer; the insides of JSON strings.
+pub(in crate::llm) enum Block {
+    Text { text: Buf, annotations: Vec<Vec<u8>> },
+    Reason { text: Buf, signature: Option<(Family, Buf)> },
+    Redacted { data: Buf },
+    Refusal { text: Buf },
+    Call(Call),
+    Image { mime: String, data: Buf },
 }
 
 /// One gathered tool call; the insides of JSON strings.
 #[derive(Default)]
-struct Call {
-    id: Buf,
-    name: Buf,
-    arguments: Buf,
+pub(in crate::llm) struct Call {
+    pub(in crate::llm) index: u32,
+    pub(in crate::llm) id: Buf,
+    pub(in crate::llm) name: Buf,
+    pub(in crate::llm) arguments: Buf,
+    pub(in crate::llm) signature: Option<(Family, Buf)>,
 }
 
 impl Told {
+    /// Nothing yet of a stream in a client's dialect.
+    pub fn new(dialect: Dialect) -> Told {
+        Told { dialect, ..Told::default() }
+    }
+
+    /// The client's dialect.
+    pub fn dialect(&self) -> Dialect {
+        self.dialect
+    }
+
     /// A whole answer: everything is gathered, and written by `finish`.
     pub fn gather(&mut self) {
         self.whole = true;
+    }
+
+    /// Whether the answer is gathered rather than written as events.
+    pub fn is_whole(&self) -> bool {
+        self.whole
     }
 
     /// Token counts so far.
@@ -103,7 +138,7 @@ impl Told {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
     }
 
-    fn choice(&mut self, index: u32) -> &mut Choice {
+    pub(in crate::llm) fn choice(&mut self, index: u32) -> &mut Choice {
         let at = match self.choices.iter().position(|choice| choice.index == index) {
             Some(at) => at,
             None => {
@@ -112,6 +147,45 @@ impl Told {
             }
         };
         &mut self.choices[at]
+    }
+
+    /// Whether blocks are kept: of a whole answer, and of a stream whose end repeats it.
+    fn gathers(&self) -> bool {
+        self.whole || self.dialect.repeats_answer()
+    }
+}
+
+impl Choice {
+    /// Calls so far.
+    pub(in crate::llm) fn calls(&self) -> u32 {
+        self.argued.len() as u32
+    }
+
+    /// Adds to the text at the end.
+    fn keep_text(&mut self, keep: impl FnOnce(&mut Buf, &mut Vec<Vec<u8>>)) {
+        if !matches!(self.blocks.last(), Some(Block::Text { .. })) {
+            self.blocks.push(Block::Text { text: Buf::new(), annotations: Vec::new() });
+        }
+        if let Some(Block::Text { text, annotations }) = self.blocks.last_mut() {
+            keep(text, annotations);
+        }
+    }
+
+    /// Adds to the thought at the end; a signed one is over.
+    fn keep_reason(&mut self, keep: impl FnOnce(&mut Buf, &mut Option<(Family, Buf)>)) {
+        if !matches!(self.blocks.last(), Some(Block::Reason { signature: None, .. })) {
+            self.blocks.push(Block::Reason { text: Buf::new(), signature: None });
+        }
+        if let Some(Block::Reason { text, signature }) = self.blocks.last_mut() {
+            keep(text, signature);
+        }
+    }
+
+    fn call(&mut self, index: u32) -> Option<&mut Call> {
+        self.blocks.iter_mut().find_map(|block| match block {
+            Block::Call(call) if call.index == index => Some(call),
+            _ => None,
+        })
     }
 }
 
@@ -153,7 +227,6 @@ impl Sink<'_> {
     pub fn adopt(&mut self, choice: u32, begun: bool, argued: &[bool], finished: bool) {
         let choice = self.told.choice(choice);
         choice.begun |= begun;
-        choice.tools = argued.len() as u32;
         choice.argued = SmallVec::from_slice(argued);
         if finished {
             choice.finish.get_or_insert(Finish::Stop);
@@ -165,69 +238,112 @@ impl Sink<'_> {
         if text.is_empty() {
             return;
         }
-        self.string(choice, "content", text, |choice| &mut choice.text);
+        if self.told.gathers() {
+            self.told.choice(choice).keep_text(|kept, _| text.write(kept));
+        }
+        if self.writes(choice) {
+            self.told.dialect.writer().text(self, choice, text);
+        }
+    }
+
+    /// A thought begins that will be signed.
+    pub fn thought(&mut self, choice: u32) {
+        if self.told.gathers() {
+            let block = Block::Reason { text: Buf::new(), signature: None };
+            self.told.choice(choice).blocks.push(block);
+        }
+        if !self.told.whole {
+            self.told.choice(choice).thought = Some(Buf::new());
+            self.told.dialect.writer().thought(self, choice);
+        }
     }
 
     /// A piece of the model's reasoning.
     pub fn reason(&mut self, choice: u32, text: Piece<'_>) {
-        self.string(choice, "reasoning_content", text, |choice| &mut choice.reasoning);
+        if text.is_empty() {
+            return;
+        }
+        if self.told.gathers() {
+            self.told.choice(choice).keep_reason(|kept, _| text.write(kept));
+        }
+        if self.writes(choice) {
+            let thought = &mut self.told.choice(choice).thought;
+            if let Some(kept) = thought {
+                text.write(kept);
+                if kept.len() > limits::THOUGHT_BYTES_MAX {
+                    *thought = None;
+                }
+            }
+            self.told.dialect.writer().reason(self, choice, text);
+        }
+    }
+
+    /// The signature of the thought that was told just before.
+    pub fn sign(&mut self, choice: u32, family: Family, signature: Piece<'_>) {
+        if signature.is_empty() {
+            return;
+        }
+        if self.told.gathers() {
+            self.told.choice(choice).keep_reason(|_, place| {
+                signature.write(&mut place.get_or_insert((family, Buf::new())).1);
+            });
+        }
+        if self.writes(choice) {
+            let thought = self.told.choice(choice).thought.take();
+            self.told.dialect.writer().sign(self, choice, thought.as_ref(), family, signature);
+        }
+    }
+
+    /// A thought that the provider hides: bytes that only it can read, in a family that has such.
+    pub fn redacted(&mut self, choice: u32, data: Piece<'_>) {
+        if data.is_empty() {
+            return;
+        }
+        if self.told.gathers() {
+            let mut kept = Buf::new();
+            data.write(&mut kept);
+            self.told.choice(choice).blocks.push(Block::Redacted { data: kept });
+        }
+        if self.writes(choice) {
+            self.told.dialect.writer().redacted(self, choice, data);
+        }
     }
 
     /// A piece of a refusal.
     pub fn refuse(&mut self, choice: u32, text: Piece<'_>) {
-        self.string(choice, "refusal", text, |choice| &mut choice.refusal);
-    }
-
-    fn string(
-        &mut self,
-        choice: u32,
-        key: &str,
-        text: Piece<'_>,
-        gathered: fn(&mut Choice) -> &mut Buf,
-    ) {
         if text.is_empty() {
             return;
         }
-        if self.told.whole {
-            let choice = self.told.choice(choice);
-            choice.begun = true;
-            text.write(gathered(choice));
-            return;
+        if self.told.gathers() {
+            let blocks = &mut self.told.choice(choice).blocks;
+            if !matches!(blocks.last(), Some(Block::Refusal { .. })) {
+                blocks.push(Block::Refusal { text: Buf::new() });
+            }
+            if let Some(Block::Refusal { text: kept }) = blocks.last_mut() {
+                text.write(kept);
+            }
         }
-        self.open(choice, false);
-        self.out.extend(b"{\"");
-        self.out.extend(key.as_bytes());
-        self.out.extend(b"\":\"");
-        text.write(self.out);
-        self.out.extend(b"\"}");
-        self.close(b"null");
+        if self.writes(choice) {
+            self.told.dialect.writer().refuse(self, choice, text);
+        }
     }
 
     /// A tool call begins. Returns its dense index, for `args`.
     pub fn tool(&mut self, choice: u32, id: Piece<'_>, name: Piece<'_>) -> u32 {
         let told = self.told.choice(choice);
-        let index = told.tools;
-        told.tools += 1;
+        let index = told.calls();
         told.argued.push(false);
         let made = format!("call_{}_{choice}_{index}", self.id);
         let id = if id.is_empty() { Piece::Text(&made) } else { id };
-        if self.told.whole {
-            let mut call = Call::default();
+        if self.told.gathers() {
+            let mut call = Call { index, ..Call::default() };
             id.write(&mut call.id);
             name.write(&mut call.name);
-            let choice = self.told.choice(choice);
-            choice.begun = true;
-            choice.calls.push(call);
-            return index;
+            self.told.choice(choice).blocks.push(Block::Call(call));
         }
-        self.open(choice, true);
-        // Writing to a Buf can't fail.
-        let _ = write!(self.out, "{{\"tool_calls\":[{{\"index\":{index},\"id\":\"");
-        id.write(self.out);
-        self.out.extend(b"\",\"type\":\"function\",\"function\":{\"name\":\"");
-        name.write(self.out);
-        self.out.extend(b"\",\"arguments\":\"\"}}]}");
-        self.close(b"null");
+        if self.writes(choice) {
+            self.told.dialect.writer().tool(self, choice, index, id, name);
+        }
         index
     }
 
@@ -239,35 +355,55 @@ impl Sink<'_> {
         if let Some(argued) = self.told.choice(choice).argued.get_mut(index as usize) {
             *argued = true;
         }
-        if self.told.whole {
-            let call = self.told.choice(choice).calls.get_mut(index as usize);
-            if let Some(call) = call {
-                fragment.write(&mut call.arguments);
-            }
-            return;
+        if self.told.gathers()
+            && let Some(call) = self.told.choice(choice).call(index)
+        {
+            fragment.write(&mut call.arguments);
         }
-        self.open(choice, true);
-        // Writing to a Buf can't fail.
-        let _ = write!(
-            self.out,
-            "{{\"tool_calls\":[{{\"index\":{index},\"function\":{{\"arguments\":\""
-        );
-        fragment.write(self.out);
-        self.out.extend(b"\"}}]}");
-        self.close(b"null");
+        if self.writes(choice) {
+            self.told.dialect.writer().args(self, choice, index, fragment);
+        }
     }
 
-    /// A citation or other annotation of the text, as raw JSON in OpenAI's shape.
-    pub fn annotate(&mut self, choice: u32, annotation: &[u8]) {
-        if self.told.whole {
-            self.told.choice(choice).annotations.push(annotation.to_vec());
+    /// The signature of a call, for families that sign them.
+    pub fn sign_call(&mut self, choice: u32, index: u32, family: Family, signature: Piece<'_>) {
+        if signature.is_empty() {
             return;
         }
-        self.open(choice, false);
-        self.out.extend(b"{\"annotations\":[");
-        self.out.extend(annotation);
-        self.out.extend(b"]}");
-        self.close(b"null");
+        if self.told.gathers()
+            && let Some(call) = self.told.choice(choice).call(index)
+        {
+            signature.write(&mut call.signature.get_or_insert((family, Buf::new())).1);
+        }
+        if self.writes(choice) {
+            self.told.dialect.writer().sign_call(self, choice, index, family, signature);
+        }
+    }
+
+    /// A citation or other annotation of the text, as raw JSON in the shape of OpenAI's chat.
+    pub fn annotate(&mut self, choice: u32, annotation: &[u8]) {
+        if self.told.gathers() {
+            self.told.choice(choice).keep_text(|_, kept| kept.push(annotation.to_vec()));
+        }
+        if self.writes(choice) {
+            self.told.dialect.writer().annotate(self, choice, annotation);
+        }
+    }
+
+    /// An image that the model made: its media type, and its bytes in base64.
+    pub fn image(&mut self, choice: u32, mime: &str, data: Piece<'_>) {
+        if data.is_empty() {
+            return;
+        }
+        if self.told.gathers() {
+            let mut kept = Buf::new();
+            data.write(&mut kept);
+            let block = Block::Image { mime: mime.to_owned(), data: kept };
+            self.told.choice(choice).blocks.push(block);
+        }
+        if self.writes(choice) {
+            self.told.dialect.writer().image(self, choice, mime, data);
+        }
     }
 
     /// A choice is over. The first reason stands; a plain stop after a tool call is a call for tools.
@@ -276,25 +412,20 @@ impl Sink<'_> {
             return;
         }
         // Arguments must end as a JSON object.
-        let bare: SmallVec<[u32; 4]> = (0..self.told.choice(choice).tools)
-            .filter(|call| !self.told.choice(choice).argued[*call as usize])
-            .collect();
-        for call in bare {
-            self.args(choice, call, Piece::Raw(b"{}"));
+        for call in 0..self.told.choice(choice).calls() {
+            if !self.told.choice(choice).argued[call as usize] {
+                self.args(choice, call, Piece::Raw(b"{}"));
+            }
         }
         let told = self.told.choice(choice);
         let finish = match finish {
-            Finish::Stop if told.tools > 0 => Finish::ToolCalls,
+            Finish::Stop if told.calls() > 0 => Finish::ToolCalls,
             other => other,
         };
         told.finish = Some(finish);
-        if self.told.whole {
-            return;
+        if !self.told.whole {
+            self.told.dialect.writer().stop(self, choice, finish);
         }
-        self.open(choice, false);
-        self.out.extend(b"{}");
-        let quoted = format!("\"{}\"", finish.name());
-        self.close(quoted.as_bytes());
     }
 
     /// Token counts; the last ones told stand.
@@ -315,154 +446,17 @@ impl Sink<'_> {
             self.stop(choice, Finish::Stop);
         }
         if self.told.whole {
-            self.write_whole();
-            return;
-        }
-        if let Some(usage) = self.told.usage
-            && include_usage
-        {
-            self.head();
-            self.out.extend(b",\"choices\":[],\"usage\":");
-            write_usage(usage, self.out);
-            self.out.extend(b"}\n\n");
-            *self.events += 1;
-        }
-        self.out.extend(b"data: [DONE]\n\n");
-    }
-
-    /// The chunk up to its choices.
-    fn head(&mut self) {
-        self.out.extend(b"data: ");
-        self.envelope("chat.completion.chunk");
-    }
-
-    fn envelope(&mut self, object: &str) {
-        self.out.extend(b"{\"id\":\"");
-        if self.told.id.is_empty() {
-            self.out.extend(b"chatcmpl-");
-            json::escape(self.out, self.id);
+            self.told.dialect.writer().whole(self);
         } else {
-            self.out.extend(&self.told.id);
+            self.told.dialect.writer().finish(self, include_usage);
         }
-        let created = if self.told.created == 0 { self.seconds } else { self.told.created };
-        // Writing to a Buf can't fail.
-        let _ = write!(self.out, "\",\"object\":\"{object}\",\"created\":{created},\"model\":");
-        json::write_string(self.out, self.shown);
     }
 
-    /// A chunk of one choice, up to its delta; the role chunk before the first of them.
-    fn open(&mut self, choice: u32, tools: bool) {
-        if !std::mem::replace(&mut self.told.choice(choice).begun, true) {
-            let content: &[u8] = if tools { b"null" } else { b"\"\"" };
-            self.head();
-            // Writing to a Buf can't fail.
-            let _ = write!(
-                self.out,
-                ",\"choices\":[{{\"index\":{choice},\"delta\":{{\"role\":\"assistant\",\"content\":"
-            );
-            self.out.extend(content);
-            self.out.extend(b"}");
-            self.close(b"null");
+    /// Notes that something of a choice is told; says whether it is written at once.
+    fn writes(&mut self, choice: u32) -> bool {
+        if self.told.whole {
+            self.told.choice(choice).begun = true;
         }
-        self.head();
-        // Writing to a Buf can't fail.
-        let _ = write!(self.out, ",\"choices\":[{{\"index\":{choice},\"delta\":");
+        !self.told.whole
     }
-
-    fn close(&mut self, finish: &[u8]) {
-        self.out.extend(b",\"logprobs\":null,\"finish_reason\":");
-        self.out.extend(finish);
-        self.out.extend(b"}]}\n\n");
-        *self.events += 1;
-    }
-
-    fn write_whole(&mut self) {
-        self.envelope("chat.completion");
-        self.out.extend(b",\"choices\":[");
-        let choices = std::mem::take(&mut self.told.choices);
-        for (place, choice) in choices.iter().enumerate() {
-            if place > 0 {
-                self.out.push(b',');
-            }
-            choice.write(self.out);
-        }
-        self.out.push(b']');
-        self.told.choices = choices;
-        if let Some(usage) = self.told.usage {
-            self.out.extend(b",\"usage\":");
-            write_usage(usage, self.out);
-        }
-        self.out.push(b'}');
-    }
-}
-
-impl Choice {
-    fn write(&self, out: &mut Buf) {
-        // Writing to a Buf can't fail.
-        let _ = write!(
-            out,
-            "{{\"index\":{},\"message\":{{\"role\":\"assistant\",\"content\":",
-            self.index
-        );
-        optional(&self.text, out);
-        out.extend(b",\"refusal\":");
-        optional(&self.refusal, out);
-        if !self.reasoning.is_empty() {
-            out.extend(b",\"reasoning_content\":");
-            optional(&self.reasoning, out);
-        }
-        out.extend(b",\"annotations\":[");
-        out.extend(&self.annotations.join(&b","[..]));
-        out.push(b']');
-        if !self.calls.is_empty() {
-            out.extend(b",\"tool_calls\":[");
-            for (place, call) in self.calls.iter().enumerate() {
-                if place > 0 {
-                    out.push(b',');
-                }
-                call.write(out);
-            }
-            out.push(b']');
-        }
-        let finish = self.finish.unwrap_or(Finish::Stop).name();
-        let _ = write!(out, "}},\"logprobs\":null,\"finish_reason\":\"{finish}\"}}");
-    }
-}
-
-impl Call {
-    fn write(&self, out: &mut Buf) {
-        out.extend(b"{\"id\":\"");
-        out.extend(self.id.as_slice());
-        out.extend(b"\",\"type\":\"function\",\"function\":{\"name\":\"");
-        out.extend(self.name.as_slice());
-        out.extend(b"\",\"arguments\":\"");
-        let arguments = self.arguments.as_slice();
-        out.extend(if arguments.is_empty() { b"{}" } else { arguments });
-        out.extend(b"\"}}");
-    }
-}
-
-fn optional(text: &Buf, out: &mut Buf) {
-    if text.is_empty() {
-        out.extend(b"null");
-        return;
-    }
-    out.push(b'"');
-    out.extend(text.as_slice());
-    out.push(b'"');
-}
-
-fn write_usage(usage: Usage, out: &mut Buf) {
-    // Writing to a Buf can't fail.
-    let _ = write!(
-        out,
-        "{{\"prompt_tokens\":{},\"completion_tokens\":{},\"total_tokens\":{},\
-         \"prompt_tokens_details\":{{\"cached_tokens\":{}}},\
-         \"completion_tokens_details\":{{\"reasoning_tokens\":{}}}}}",
-        usage.prompt,
-        usage.completion,
-        usage.prompt.saturating_add(usage.completion),
-        usage.cached,
-        usage.reasoning
-    );
 }

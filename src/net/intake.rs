@@ -12,9 +12,10 @@ use crate::base::buf::Buf;
 use crate::base::ids::{Id as _, KeyId};
 use crate::base::tick::Ms;
 use crate::config::Commit;
-use crate::exchange::answer::{Answer, Client, ErrorText};
+use crate::exchange::answer::{Answer, Client, Content};
 use crate::exchange::ledger::{Ending, Ledger};
 use crate::exchange::{Cx, Exchange, Job};
+use crate::llm::dialects::ErrorText;
 use crate::llm::request::{Ask, AskFault, Envelope, Surface};
 use crate::net::core::{Core, Snapshot};
 use crate::route::{self, Refusal, Wish};
@@ -89,7 +90,7 @@ pub(super) fn open<R: Rt>(
         // An answer to HEAD has no content (RFC 9110 section 9.3.2), and what it would have been says
         // little without it.
         let is_head = head.method == Method::Head;
-        if is_head { Answer { body: Vec::new(), ..answer }.closing() } else { answer }
+        if is_head { Answer { content: Content::Nothing, ..answer }.closing() } else { answer }
     });
     intake
 }
@@ -102,8 +103,11 @@ impl Intake {
         bytes: &[u8],
     ) -> Result<(), Answer> {
         let path = std::str::from_utf8(head.path(bytes)).unwrap_or_default();
+        let surface = self.surface(head.method, path);
+        // Known before anything is refused: a refusal is told in the client's dialect.
+        self.ledger.surface = surface.as_ref().copied().unwrap_or_default();
         self.ledger.key = caller(snapshot, head, bytes)?;
-        self.ledger.surface = self.surface(head.method, path)?;
+        surface?;
         self.overrides(head, bytes)?;
         let target = std::str::from_utf8(head.target.of(bytes)).unwrap_or_default();
         self.envelope.method = head.method.name();

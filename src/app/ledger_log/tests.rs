@@ -61,7 +61,7 @@ pub(crate) fn two_attempts(failure: Failure) -> Ledger {
         events: 42,
         bytes_in: 120,
         bytes_out: 4100,
-        usage: Some(Usage { prompt: 10, completion: 20, cached: 4, reasoning: 5 }),
+        usage: Some(Usage { prompt: 10, completion: 20, cached: 4, cache_write: 0, reasoning: 5 }),
         wasted: 17,
         budget_spent: false,
         opened: false,

@@ -130,8 +130,10 @@ fn is_named(target: &str, asked: &str) -> bool {
 }
 
 /// Every surface, by slot.
-pub(super) const SURFACES: [Surface; 7] = [
+pub(super) const SURFACES: [Surface; 9] = [
     Surface::Chat,
+    Surface::Messages,
+    Surface::Responses,
     Surface::Completions,
     Surface::Embeddings,
     Surface::Other,
@@ -143,12 +145,14 @@ pub(super) const SURFACES: [Surface; 7] = [
 const fn surface_slot(surface: Surface) -> usize {
     match surface {
         Surface::Chat => 0,
-        Surface::Completions => 1,
-        Surface::Embeddings => 2,
-        Surface::Other => 3,
-        Surface::Models => 4,
-        Surface::Explain => 5,
-        Surface::None => 6,
+        Surface::Messages => 1,
+        Surface::Responses => 2,
+        Surface::Completions => 3,
+        Surface::Embeddings => 4,
+        Surface::Other => 5,
+        Surface::Models => 6,
+        Surface::Explain => 7,
+        Surface::None => 8,
     }
 }
 

@@ -24,6 +24,7 @@ use smallvec::SmallVec;
 
 use crate::base::fail::Fault;
 use crate::llm::event::{Finish, Mark, Usage};
+use crate::llm::prompt::Family;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
 
@@ -38,6 +39,8 @@ pub struct Answer {
     calls: u32,
     /// Of the calls whose block has not ended: the block's number and the client's.
     open: SmallVec<[(u64, u32); 2]>,
+    /// The block whose thought is being told.
+    thinking: Option<u64>,
     citations: Citations,
     usage: Option<Usage>,
     /// `messageStop` was seen.
@@ -215,7 +218,7 @@ impl Answer {
             let value = member.value;
             says |= match member.key.of(bytes) {
                 b"text" => self.text(bytes, event.index, value, sink),
-                b"reasoningContent" => reason(bytes, json::get(bytes, value, "text"), sink),
+                b"reasoningContent" => self.thought(bytes, Some(event.index), value, sink),
                 b"toolUse" => {
                     let open = self.open.iter().find(|(block, _)| *block == event.index);
                     match (open, json::get(bytes, value, "input")) {
@@ -227,11 +230,39 @@ impl Answer {
                     self.citations.read(bytes, value);
                     false
                 }
-                // Signatures, results of Amazon's own tools, images.
+                // Results of Amazon's own tools, images.
                 _ => false,
             };
         }
         says
+    }
+
+    /// Reasoning, its signature, or what is hidden of it. `block` is the number that a stream's thought
+    /// keeps.
+    fn thought(
+        &mut self,
+        bytes: &[u8],
+        block: Option<u64>,
+        thought: Value,
+        sink: &mut Sink<'_>,
+    ) -> bool {
+        let piece = |name: &str| {
+            let value = json::get(bytes, thought, name);
+            Piece::Raw(value.and_then(|value| json::raw_string(bytes, value)).unwrap_or_default())
+        };
+        let hidden = piece("redactedContent");
+        if !hidden.is_empty() {
+            sink.redacted(0, hidden);
+            return false;
+        }
+        if block.is_none() || self.thinking != block {
+            self.thinking = block;
+            sink.thought(0);
+        }
+        let text = piece("text");
+        sink.reason(0, text);
+        sink.sign(0, Family::Anthropic, piece("signature"));
+        !text.is_empty()
     }
 
     fn text(&mut self, bytes: &[u8], block: u64, text: Value, sink: &mut Sink<'_>) -> bool {
@@ -255,7 +286,8 @@ impl Answer {
                     self.text(bytes, index, value, sink);
                 }
                 b"reasoningContent" => {
-                    reason(bytes, json::get_path(bytes, value, &["reasoningText", "text"]), sink);
+                    let text = json::get(bytes, value, "reasoningText").unwrap_or(value);
+                    self.thought(bytes, None, text, sink);
                 }
                 b"toolUse" => {
                     let call = self.call(bytes, value, sink);
@@ -322,15 +354,10 @@ impl Answer {
             prompt: prompt.saturating_add(written.unwrap_or(0)),
             completion: output.unwrap_or(0),
             cached,
+            cache_write: written.unwrap_or(0),
             reasoning: 0,
         });
     }
-}
-
-fn reason(bytes: &[u8], text: Option<Value>, sink: &mut Sink<'_>) -> bool {
-    let raw = text.and_then(|text| json::raw_string(bytes, text)).unwrap_or_default();
-    sink.reason(0, Piece::Raw(raw));
-    !raw.is_empty()
 }
 
 /// A call's input: a fragment of JSON text in a string, or the JSON value itself.

@@ -3,7 +3,9 @@
 
 use serde_json::{Map, Value};
 
-use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool, Unreadable};
+use crate::llm::prompt::{
+    Choice, Family, Format, Media, Part, Prompt, Role, Signature, Source, Tool, Unreadable,
+};
 
 /// Reads a chat request.
 ///
@@ -113,8 +115,11 @@ fn thoughts(message: &Value) -> Vec<Part> {
     let mut thoughts = Vec::new();
     for block in message["thinking_blocks"].as_array().into_iter().flatten() {
         if let Some(text) = block["thinking"].as_str() {
-            let signature = block["signature"].as_str().map(str::to_owned);
+            let signature = block["signature"].as_str().filter(|text| !text.is_empty());
+            let signature = signature.map(|text| Signature::read(text, Family::Anthropic));
             thoughts.push(Part::Thought { text: text.to_owned(), signature });
+        } else if let Some(data) = block["data"].as_str() {
+            thoughts.push(Part::Redacted { data: data.to_owned() });
         }
     }
     if thoughts.is_empty()
@@ -137,7 +142,9 @@ fn read_call(call: &Value, at: &str) -> Result<Part, Unreadable> {
         _ => Value::Object(Map::new()),
     };
     let id = call["id"].as_str().unwrap_or_default().to_owned();
-    Ok(Part::Call { id, name: name.to_owned(), input: arguments })
+    let signature = call["extra_content"]["google"]["thought_signature"].as_str();
+    let signature = signature.map(|text| Signature::read(text, Family::Gemini));
+    Ok(Part::Call { id, name: name.to_owned(), input: arguments, signature })
 }
 
 /// A string, or a list of parts; null and nothing are no parts. Empty texts are left out.
@@ -317,6 +324,7 @@ mod tests {
             id: id.into(),
             name: name.into(),
             input,
+            signature: None,
         };
         assert_eq!(
             prompt.turns[1].parts,

@@ -7,7 +7,9 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
-use crate::llm::prompt::{Choice, Format, Media, Part, Prompt, Role, Source, Tool};
+use crate::llm::prompt::{
+    Choice, Family, Format, Media, Part, Prompt, Role, Signature, Source, Tool,
+};
 
 /// `max_tokens` is required there; this is what models of every age allow.
 const MAX_TOKENS: u64 = 4096;
@@ -122,12 +124,13 @@ fn block(part: &Part) -> Result<Option<Value>, Fault> {
             block
         }
         Part::Media(media) => self::media(media)?,
-        Part::Thought { text, signature: Some(signature) } => {
+        Part::Thought { text, signature } => {
+            // Without its own proof the provider refuses it.
+            let Some(signature) = own_signature(signature.as_ref()) else { return Ok(None) };
             json!({ "type": "thinking", "thinking": text, "signature": signature })
         }
-        // Without its proof the provider refuses it.
-        Part::Thought { .. } => return Ok(None),
-        Part::Call { id, name, input } => {
+        Part::Redacted { data } => json!({ "type": "redacted_thinking", "data": data }),
+        Part::Call { id, name, input, .. } => {
             json!({ "type": "tool_use", "id": id, "name": name, "input": input })
         }
         Part::Result { id, parts, is_error, .. } => {
@@ -277,9 +280,16 @@ fn thinking(prompt: &Prompt, version: Version, body: &mut Map<String, Value>) ->
 fn goes_on_without_thoughts(prompt: &Prompt) -> bool {
     let [.., before, last] = prompt.turns.as_slice() else { return false };
     let results = last.parts.iter().any(|part| matches!(part, Part::Result { .. }));
-    let signed =
-        before.parts.iter().any(|part| matches!(part, Part::Thought { signature: Some(_), .. }));
+    let signed = before.parts.iter().any(|part| match part {
+        Part::Thought { signature, .. } => own_signature(signature.as_ref()).is_some(),
+        Part::Redacted { .. } => true,
+        _ => false,
+    });
     results && !signed
+}
+
+fn own_signature(signature: Option<&Signature>) -> Option<&str> {
+    signature.and_then(|signature| signature.of(Family::Anthropic))
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 use crate::base::fail::Fault;
 use crate::llm::errors::error_of;
 use crate::llm::event::{Finish, Mark, Usage};
+use crate::llm::prompt::Family;
 use crate::llm::provider::Said;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
@@ -213,6 +214,7 @@ impl Answer {
             prompt: prompt.saturating_add(counts.cache_write),
             completion: counts.output,
             cached: counts.cache_read,
+            cache_write: counts.cache_write,
             reasoning: counts.thinking,
         })
     }
@@ -304,8 +306,18 @@ impl Answer {
             }
             Some(b"thinking") => {
                 let text = string("thinking").unwrap_or_default();
+                sink.thought(0);
                 sink.reason(0, Piece::Raw(text));
+                sink.sign(
+                    0,
+                    Family::Anthropic,
+                    Piece::Raw(string("signature").unwrap_or_default()),
+                );
                 Ok(!text.is_empty())
+            }
+            Some(b"redacted_thinking") => {
+                sink.redacted(0, Piece::Raw(string("data").unwrap_or_default()));
+                Ok(false)
             }
             Some(b"tool_use") => {
                 let id = Piece::Raw(string("id").unwrap_or_default());
@@ -331,7 +343,7 @@ impl Answer {
         for member in json::members(bytes, delta) {
             match member.key.of(bytes) {
                 b"type" => kind = json::raw_string(bytes, member.value),
-                b"text" | b"thinking" | b"partial_json" => {
+                b"text" | b"thinking" | b"partial_json" | b"signature" => {
                     text = json::raw_string(bytes, member.value);
                 }
                 b"citation" => citation = Some(member.value),
@@ -345,6 +357,10 @@ impl Answer {
                 sink.text(0, Piece::Raw(text));
             }
             Some(b"thinking_delta") => sink.reason(0, Piece::Raw(text)),
+            Some(b"signature_delta") => {
+                sink.sign(0, Family::Anthropic, Piece::Raw(text));
+                return false;
+            }
             Some(b"input_json_delta") => {
                 let Some(open) = self.open.iter_mut().find(|open| open.block == index) else {
                     return false;

@@ -190,7 +190,7 @@ fn the_last_count_of_each_kind_stands() {
         "output_tokens_details": { "thinking_tokens": 40 },
     }});
     let played = play(&[start("m"), text(0, "x"), last.to_string(), END.to_owned()]);
-    let usage = Usage { prompt: 129, completion: 50, cached: 100, reasoning: 40 };
+    let usage = Usage { prompt: 129, completion: 50, cached: 100, cache_write: 20, reasoning: 40 };
     assert_eq!(played.answer.usage(), Some(usage));
     let none = json!({ "type": "message_start", "message": { "id": "m", "content": [] } });
     assert_eq!(play(&[none.to_string()]).answer.usage(), None);
@@ -478,4 +478,61 @@ fn noise_never_panics() {
         }
         play(&payloads);
     }
+}
+
+#[test]
+fn signed_and_hidden_thoughts_come_whole_and_go_back() {
+    let start = |block: &str| {
+        format!(r#"{{"type":"content_block_start","index":0,"content_block":{block}}}"#)
+    };
+    let delta =
+        |delta: &str| format!(r#"{{"type":"content_block_delta","index":0,"delta":{delta}}}"#);
+    let stop = || String::from(r#"{"type":"content_block_stop","index":0}"#);
+    let events = [
+        String::from(r#"{"type":"message_start","message":{"id":"m","content":[]}}"#),
+        start(r#"{"type":"thinking","thinking":"","signature":""}"#),
+        delta(r#"{"type":"thinking_delta","thinking":"one \n"}"#),
+        delta(r#"{"type":"thinking_delta","thinking":"two"}"#),
+        delta(r#"{"type":"signature_delta","signature":"c2ln"}"#),
+        stop(),
+        start(r#"{"type":"redacted_thinking","data":"aGlk"}"#),
+        stop(),
+        String::from(r#"{"type":"message_delta","delta":{"stop_reason":"end_turn"}}"#),
+        String::from(r#"{"type":"message_stop"}"#),
+    ];
+    let (mut answer, mut told, mut out, mut count) =
+        (Answer::default(), Told::default(), Buf::new(), 0);
+    for event in &events {
+        let mut sink = Sink {
+            out: &mut out,
+            shown: "m",
+            events: &mut count,
+            id: "r",
+            seconds: 1,
+            told: &mut told,
+        };
+        answer.feed(event.as_bytes(), &mut sink).unwrap();
+    }
+    let text = String::from_utf8(out.as_slice().to_vec()).unwrap();
+    let blocks: Vec<serde_json::Value> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("data: "))
+        .map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap())
+        .flat_map(|chunk| {
+            chunk["choices"][0]["delta"]["thinking_blocks"].as_array().cloned().unwrap_or_default()
+        })
+        .collect();
+    let thought =
+        serde_json::json!({ "type": "thinking", "thinking": "one \ntwo", "signature": "c2ln" });
+    let hidden = serde_json::json!({ "type": "redacted_thinking", "data": "aGlk" });
+    assert_eq!(blocks, [thought, hidden]);
+    let chat = serde_json::json!({ "messages": [
+        { "role": "user", "content": "x" },
+        { "role": "assistant", "content": "y", "reasoning_content": "one \ntwo", "thinking_blocks": blocks },
+        { "role": "user", "content": "z" },
+    ] });
+    let prompt = crate::llm::dialects::chat_prompt::read(&chat).unwrap();
+    let body = body::write(&prompt, "claude-sonnet-4-5").unwrap();
+    let said = &body["messages"][1]["content"];
+    assert_eq!((&said[0], &said[1], &said[2]["text"]), (&blocks[0], &blocks[1], &"y".into()));
 }

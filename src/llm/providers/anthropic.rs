@@ -6,7 +6,6 @@
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::UnixMs;
-use crate::llm::dialects::chat_prompt;
 use crate::llm::errors::{error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Mark, Usage};
 use crate::llm::messages::{self, Answer};
@@ -35,7 +34,7 @@ impl Provider for Anthropic {
     ) -> Result<(), Fault> {
         let mut told = Buf::new();
         let path = match ask.surface {
-            Surface::Chat => {
+            Surface::Chat | Surface::Messages | Surface::Responses => {
                 told.extend(&translated(ask, body, site.model)?);
                 "/messages"
             }
@@ -115,8 +114,7 @@ impl Provider for Anthropic {
 
 /// The body of a chat request in the words of this API.
 fn translated(ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
-    let chat = serde_json::from_slice(body).map_err(|_| Fault::Unsendable)?;
-    let prompt = chat_prompt::read(&chat).map_err(|_| Fault::Unsendable)?;
+    let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
     let mut body = messages::body::write(&prompt, model)?;
     body.insert(String::from("model"), model.into());
     body.insert(String::from("stream"), ask.stream.into());
@@ -126,7 +124,7 @@ fn translated(ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
 /// Writes the head of a request whose body has `length` bytes. `false` if something in it is no field.
 fn head(ask: &Ask, site: &Site<'_>, path: &str, length: usize, out: &mut Buf) -> bool {
     let method: &[u8] = match ask.surface {
-        Surface::Chat => b"POST",
+        Surface::Chat | Surface::Messages | Surface::Responses => b"POST",
         _ => ask.envelope.method.as_bytes(),
     };
     if !emit::request_line(out, method, [site.path.as_bytes(), path.as_bytes()]) {

@@ -234,6 +234,7 @@ impl Cohere {
                 prompt: number(&["usage", "tokens", "input_tokens"]),
                 completion: number(&["usage", "tokens", "output_tokens"]),
                 cached: number(&["usage", "cached_tokens"]),
+                cache_write: 0,
                 reasoning: number(&["usage", "tokens", "reasoning_tokens"]),
             });
         }

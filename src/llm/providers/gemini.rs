@@ -13,12 +13,11 @@ use smallvec::SmallVec;
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::{Ms, UnixMs};
-use crate::llm::dialects::chat_prompt;
 use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::gemini_body;
 use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
-use crate::llm::request::{Ask, Surface};
+use crate::llm::request::Ask;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::http1::emit;
 use crate::wire::json::{self, Kind, Member, Top, Value};
@@ -78,11 +77,10 @@ impl Provider for Gemini {
         _wall: UnixMs,
         out: &mut Buf,
     ) -> Result<(), Fault> {
-        if ask.surface != Surface::Chat {
+        if !ask.surface.is_conversation() {
             return Err(Fault::Unsendable);
         }
-        let chat = serde_json::from_slice(body).map_err(|_| Fault::Unsendable)?;
-        let prompt = chat_prompt::read(&chat).map_err(|_| Fault::Unsendable)?;
+        let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
         let body = gemini_body::write(&prompt, site.model)?;
         let body = serde_json::to_vec(&body).map_err(|_| Fault::Unsendable)?;
         let verb = if ask.stream { ":streamGenerateContent?alt=sse" } else { ":generateContent" };

@@ -174,6 +174,14 @@ macro_rules! providers {
                 }
             }
 
+            /// See [`Provider::keep_said`].
+            pub fn keep_said(&mut self, said: Option<Said>) {
+                match self {
+                    Stream::Idle => {}
+                    $(Stream::$kind(adapter) => adapter.keep_said(said),)*
+                }
+            }
+
             /// The payload of an event that the provider itself calls an error: keeps what it says
             /// for `said`.
             pub fn called_error(&mut self, payload: &[u8]) -> Fault {

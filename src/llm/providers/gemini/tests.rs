@@ -4,6 +4,7 @@ use serde_json::{Value as Tree, json};
 
 use super::*;
 use crate::base::secret::Secret;
+use crate::llm::request::Surface;
 use crate::llm::sink::Told;
 use crate::wire::sse::Scanner;
 

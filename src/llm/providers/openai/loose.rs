@@ -288,6 +288,7 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
         prompt: prompt.unwrap_or(0),
         completion: completion.unwrap_or(0),
         cached,
+        cache_write: detail("prompt_tokens_details", "cache_write_tokens").unwrap_or(0),
         reasoning,
     };
     let more = total
