@@ -3,6 +3,7 @@
 
 pub mod aws;
 pub mod converse;
+pub mod demand;
 pub mod dialects;
 pub mod errors;
 pub mod event;

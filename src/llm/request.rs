@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use crate::base::buf::Buf;
 use crate::base::limits;
 use crate::base::tick::Ms;
+use crate::llm::demand::{self, Demand};
 use crate::llm::dialects::{self, Dialect};
 use crate::llm::prompt::{Prompt, Unreadable};
 use crate::wire::json::{self, Kind, Member, Top, Value};
@@ -151,6 +152,8 @@ pub struct Ask {
     pub include_usage: bool,
     /// The client's own deadline.
     pub deadline: Option<Ms>,
+    /// What it demands of a model.
+    pub demand: Demand,
     /// What changes in the body, in order.
     pub edits: SmallVec<[Edit; 4]>,
     /// Method, path and fields.
@@ -208,6 +211,7 @@ impl Ask {
             }
         }
         ask.finish(surface, &seen)?;
+        ask.demand = demand::read(body, &members);
         ask.cut(&members, &cuts);
         ask.edits.sort_by_key(|edit| edit.range().start);
         Ok(ask)
