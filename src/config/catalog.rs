@@ -69,6 +69,8 @@ pub struct Facts {
     pub output: Option<u32>,
     /// What it costs.
     pub price: Option<Price>,
+    /// What it is for.
+    pub r#use: Option<Use>,
     /// What it is known to do.
     pub can: Needs,
     /// What it is known not to do. What is in neither set is assumed possible.
@@ -97,6 +99,16 @@ pub struct FactsPatch {
 }
 
 impl Facts {
+    /// Of a model that nobody knows.
+    pub const NOTHING: Facts = Facts {
+        context: None,
+        output: None,
+        price: None,
+        r#use: None,
+        can: Needs::NONE,
+        cannot: Needs::NONE,
+    };
+
     /// These facts with what `patch` says replaced. One price given makes a price; what it leaves out of
     /// input and output is 0 where nothing was known.
     #[must_use]
@@ -114,6 +126,7 @@ impl Facts {
             context: patch.context.or(self.context),
             output: patch.output.or(self.output),
             price: is_priced.then_some(price),
+            r#use: self.r#use,
             can: self.can.without(patch.cannot).and(patch.can),
             cannot: self.cannot.without(patch.can).and(patch.cannot),
         }
@@ -298,6 +311,7 @@ impl File {
                     context: row.context,
                     output: row.output,
                     price: row.r#in.map(price),
+                    r#use: Some(row.r#use),
                     can: row.can.and(all_can.without(row.cannot)),
                     cannot: row.cannot.and(all_cannot.without(row.can)),
                 };

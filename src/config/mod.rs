@@ -30,6 +30,7 @@ use crate::base::ids::{ModelId, ProviderId, Table};
 use crate::base::secret::Secret;
 use crate::base::tick::Ms;
 
+pub use crate::llm::demand::Demand;
 pub use crate::llm::needs::Needs;
 pub use crate::llm::providers::Kind;
 pub use catalog::{Facts, FactsPatch, Price};
@@ -196,6 +197,8 @@ pub struct Route {
     pub policy: Policy,
     /// The models, in order; at least one.
     pub models: Vec<ModelId>,
+    /// Their weights, where the policy is `weighted`: one for each model, at least one above 0.
+    pub weights: Vec<u32>,
     /// What it overrides of its models' settings.
     pub settings: Patch,
 }

@@ -209,7 +209,7 @@ pub(super) fn route(
     }
     let mut section = reader.section(node, &[raw::ROUTE, raw::SETTINGS])?;
     let policy = match section.take("policy") {
-        Some(node) => policy(reader, &node),
+        Some(node) => reader.choice(&node, Policy::NAMES),
         None => Some(Policy::Order),
     };
     let list = section.take("models");
@@ -218,24 +218,34 @@ pub(super) fn route(
         reader.wrong(&place, Wrong::new("the route has no models", hint));
     }
     let models = list.map(|node| models(reader, known, &node)).unwrap_or_default();
+    let weights = section.take("weights");
+    let weights = weights_of(reader, weights.as_ref(), policy, models.len());
     let settings = settings::patch(reader, &mut section, Level::Route);
-    Some(Route { name, policy: policy?, models, settings })
+    Some(Route { name, policy: policy?, models, weights, settings })
 }
 
-fn policy(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Policy> {
-    let hint = "write \"order\"";
-    match reader.string(node, hint)? {
-        "order" => Some(Policy::Order),
-        later @ ("cheapest" | "fastest" | "balanced" | "weighted") => {
-            let what = format!("the policy {later:?} is not in this version");
-            reader.wrong(&node.place, Wrong::new(what, hint));
-            None
-        }
-        other => {
-            reader.wrong(&node.place, Wrong::new(format!("unknown policy {other:?}"), hint));
-            None
-        }
+/// One weight for each model of a weighted route.
+fn weights_of(
+    reader: &mut Reader<'_>,
+    node: Option<&Node<'_>>,
+    policy: Option<Policy>,
+    models: usize,
+) -> Vec<u32> {
+    let Some(node) = node else { return vec![1; models] };
+    let hint = "as in weights = [3, 1]";
+    let items = reader.items(node, hint).unwrap_or_default();
+    let list: Vec<u32> =
+        items.iter().filter_map(|item| reader.integer(item, 0, 1_000_000)).collect();
+    if policy.is_some_and(|policy| policy != Policy::Weighted) {
+        let hint = "write policy = \"weighted\", or remove them";
+        reader.wrong(&node.place, Wrong::new("weights without that policy", hint));
+    } else if items.len() != models {
+        let what = format!("{} weights for {models} models", items.len());
+        reader.wrong(&node.place, Wrong::new(what, "one weight for each model, in their order"));
+    } else if list.len() == models && list.iter().all(|weight| *weight == 0) {
+        reader.wrong(&node.place, Wrong::new("no weight is above 0", hint));
     }
+    list
 }
 
 pub(super) fn passthrough(

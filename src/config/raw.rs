@@ -82,7 +82,7 @@ pub(super) const MODEL: &[&str] = &["targets", "fallbacks"];
 /// Own keys of a target that is written as a table.
 pub(super) const TARGET: &[&str] = &["target"];
 /// Own keys of a route.
-pub(super) const ROUTE: &[&str] = &["policy", "models"];
+pub(super) const ROUTE: &[&str] = &["policy", "models", "weights"];
 /// Keys of one entry of `[catalog]`.
 pub(super) const CATALOG: &[&str] = &[
     "context",

@@ -240,10 +240,29 @@ impl Driver {
     }
 }
 
-/// How a route ranks its models. The other policies of the contract are not in this version.
+/// How a route ranks the targets of its models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Policy {
     /// As they are written.
     #[default]
     Order,
+    /// By the shares of its models.
+    Weighted,
+    /// By the price of the request.
+    Cheapest,
+    /// By measured speed.
+    Fastest,
+    /// By price, speed and recent failures.
+    Balanced,
+}
+
+impl Policy {
+    /// The names, in the order that an error lists them.
+    pub const NAMES: &'static [(&'static str, Policy)] = &[
+        ("order", Policy::Order),
+        ("weighted", Policy::Weighted),
+        ("cheapest", Policy::Cheapest),
+        ("fastest", Policy::Fastest),
+        ("balanced", Policy::Balanced),
+    ];
 }

@@ -22,6 +22,7 @@ impl Exchange {
         };
         debug_assert!(at == id);
         self.close_record(&lane, None, cx);
+        self.settle_rate(&lane, cx);
         if let Some(ledger) = &mut self.ledger {
             ledger.ending = Ending::Good;
             ledger.events = lane.events;

@@ -301,7 +301,7 @@ impl Scan<'_> {
                 };
             }
             // Turns, their parts, and parts of what a tool said stand at even depths.
-            b"type" if depth % 2 == 0 => self.part(string),
+            b"type" if depth.is_multiple_of(2) => self.part(string),
             b"data" | b"file_data" if depth > 2 => {
                 self.media += string.len() as u64 / MEDIA_BYTES;
             }

@@ -7,17 +7,26 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::health::Breaker;
 use super::plan::{Endpoint, Line, ModelRow, ProviderRow, RouteRow, Table, Target};
-use crate::base::ids::{EndpointId, ProviderId, TargetId};
-use crate::config::{Config, Model, Patch, Problem, Provider, Settings, TargetSpec};
+use super::speed::Speed;
+use crate::base::ids::{EndpointId, ModelId, ProviderId, TargetId};
+use crate::config::{
+    Config, Model, Patch, Policy, Problem, Provider, Settings, TargetSpec, catalog,
+};
 
 /// Compiles a config. Breakers of `previous` are carried over where name, endpoint and credential are
 /// the same (under another rule they start closed, and keep their cool-down), budgets where name and
-/// rule are.
+/// rule are, measures of speed where name and endpoint are.
 ///
 /// # Errors
 /// More providers, targets or models than an id can count; a target with two different breakers.
 pub fn compile(config: &Config, previous: Option<&Table>) -> Result<Table, Vec<Problem>> {
-    let mut maker = Maker { config, previous, table: Table::default(), ids: BTreeMap::new() };
+    let mut maker = Maker {
+        config,
+        previous,
+        table: Table::default(),
+        ids: BTreeMap::new(),
+        speeds: BTreeMap::new(),
+    };
     let mut problems = Vec::new();
     for (_, provider) in config.providers.iter() {
         maker.provider(provider);
@@ -29,6 +38,7 @@ pub fn compile(config: &Config, previous: Option<&Table>) -> Result<Table, Vec<P
         maker.wildcard(ProviderId(id as u16));
     }
     maker.routes();
+    maker.built_in();
     let mut table = maker.table;
     table.passthrough = config.passthrough;
     let rows = [
@@ -55,7 +65,17 @@ struct Maker<'a> {
     table: Table,
     /// Targets by provider, upstream model and key: names alone could meet, as `m#2` and key 2 of `m`.
     ids: BTreeMap<(ProviderId, Option<String>, usize), TargetId>,
+    /// Measures by provider and upstream model: keys share them.
+    speeds: BTreeMap<(ProviderId, Option<String>), Arc<Speed>>,
 }
+
+/// The routes that need no config: over every model.
+const BUILT_IN: &[(&str, Policy)] = &[
+    ("firstbyte/auto", Policy::Balanced),
+    ("firstbyte/cheapest", Policy::Cheapest),
+    ("firstbyte/fastest", Policy::Fastest),
+    ("firstbyte/balanced", Policy::Balanced),
+];
 
 impl Maker<'_> {
     fn provider(&mut self, provider: &Provider) {
@@ -72,10 +92,17 @@ impl Maker<'_> {
             endpoint,
             authority: provider.base.authority().into(),
             path: provider.base.path.as_str().into(),
+            vendor: provider
+                .vendor
+                .or_else(|| catalog::vendor_of(provider.kind, &provider.base.host)),
             budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
             wildcard: Vec::new(),
         });
         self.table.provider_by_name.insert(name, id);
+        for known in self.config.catalog.iter().filter(|known| known.provider == id) {
+            let facts = provider.facts(id, &known.model, &self.config.catalog);
+            self.table.facts_by_name.insert((id, known.model.as_str().into()), facts);
+        }
     }
 
     fn endpoint(&mut self, provider: &Provider) -> EndpointId {
@@ -134,8 +161,32 @@ impl Maker<'_> {
             let models = models.collect();
             let name: Arc<str> = route.name.as_str().into();
             self.table.route_by_name.insert(name.clone(), self.table.routes.len());
-            self.table.routes.push(RouteRow { name, models });
+            let (policy, weights) = (route.policy, route.weights.clone());
+            self.table.routes.push(RouteRow { name, policy, weights, models });
         }
+    }
+
+    /// Every target once, under the first model that names it.
+    fn built_in(&mut self) {
+        let mut seen = std::collections::BTreeSet::new();
+        let models: Vec<(ModelId, Vec<Line>)> = self
+            .table
+            .models
+            .iter()
+            .map(|(id, row)| {
+                let own = row.lines.iter().filter(|line| seen.insert(line.target.0));
+                (id, own.cloned().collect())
+            })
+            .collect();
+        self.table.built_in = BUILT_IN
+            .iter()
+            .map(|(name, policy)| RouteRow {
+                name: (*name).into(),
+                policy: *policy,
+                weights: Vec::new(),
+                models: models.clone(),
+            })
+            .collect();
     }
 
     /// Target over route over model over provider over defaults.
@@ -186,20 +237,42 @@ impl Maker<'_> {
         name: Arc<str>,
         settings: &Settings,
     ) -> TargetId {
+        let provider = &self.config.providers[id];
+        let facts = model.map(|model| provider.facts(id, model, &self.config.catalog));
         let mut target = Target {
             name,
             provider: id,
             endpoint: self.table.providers[id].endpoint,
             model: model.map(Arc::from),
-            key: self.config.providers[id].keys.get(index).cloned(),
+            key: provider.keys.get(index).cloned(),
             key_index: u16::try_from(index).unwrap_or(u16::MAX),
+            facts: facts.unwrap_or_default(),
             breaker: Arc::new(Breaker::new(settings.breaker)),
+            speed: Arc::default(),
+        };
+        let what = (id, model.map(str::to_owned));
+        target.speed = match self.speeds.get(&what) {
+            Some(speed) => speed.clone(),
+            None => {
+                let speed = self.kept_speed(&target).unwrap_or_default();
+                self.speeds.insert(what, speed.clone());
+                speed
+            }
         };
         if let Some(old) = self.kept_breaker(&target) {
             let same_rule = old.rule() == settings.breaker;
             target.breaker = if same_rule { old } else { Arc::new(old.renewed(settings.breaker)) };
         }
         self.table.targets.push(target)
+    }
+
+    /// The measures of this target before the reload: same name and place.
+    fn kept_speed(&self, target: &Target) -> Option<Arc<Speed>> {
+        let previous = self.previous?;
+        let same = |old: &Target| old.name == target.name && old.model == target.model;
+        let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
+        let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
+        same_place.then(|| old.speed.clone())
     }
 
     /// The breaker that knew this target before the reload: same name, place and credential.

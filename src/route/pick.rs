@@ -3,27 +3,36 @@
 //!
 //! ```text
 //! model "m"  ->  groups   m: [a/x#1 a/x#2 b/y]   its fallback f: [c/z]   wish.models: [..]
-//! only, ignore, allow_fallbacks    leave candidates out
-//! provider.order                   sorts within each group: it never changes which model is first
 //! turn                             rotates the keys of one target
+//! only, ignore, max_price          leave candidates out
+//! what a target can do             leaves candidates out
+//! allow_fallbacks                  leaves candidates out
+//! policy, provider.sort            rank within each group
+//! provider.order                   sorts within each group: it never changes which model is first
+//! a warm cache                     comes first in its group, unless the request orders providers
 //! health                           moves open, then cooling candidates to the end
 //! PLAN_ATTEMPTS_MAX                cuts
 //! ```
 //!
 //! `allow_fallbacks: false` follows OpenRouter: with `order` only the providers in it stay; without,
-//! only the first target of the first model, with any of its provider's keys, since a key is not a
-//! fallback that a client could see.
+//! only the first target of the first model that can serve the request, with any of its provider's keys,
+//! since a key is not a fallback that a client could see.
+//!
+//! A route with a policy other than `order` is one group of all targets of its models; the fallbacks of
+//! these models follow it.
 
 use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::fit::{self, Lack};
 use super::health::Standing;
-use super::plan::{Attempt, Line, Plan, Refusal, Rules, Table, Why, Wish};
-use crate::base::ids::{ModelId, ProviderId};
+use super::plan::{Attempt, Line, Plan, Refusal, RouteRow, Rules, Table, Why, Wish};
+use super::rank::{self, By, Figures, Ground, Terms};
+use crate::base::ids::{ModelId, ProviderId, TargetId};
 use crate::base::limits::{PLAN_ATTEMPTS_MAX, REQUEST_NAMES_MAX};
 use crate::base::tick::{Ms, Tick};
-use crate::config::Settings;
+use crate::config::{Facts, Settings};
 
 /// Makes the whole plan. `turn` rotates the keys of a provider: a counter of the core.
 ///
@@ -33,14 +42,45 @@ pub fn pick(table: &Table, wish: &Wish, turn: u32, now: Tick) -> Result<Plan, Re
     choose(table, wish, turn, now, &mut |_| {})
 }
 
+/// A name of the table, or one that only the request gives.
+#[derive(Clone, Debug)]
+pub(super) enum Name<'t> {
+    /// The table's.
+    Known(&'t Arc<str>),
+    /// The request's.
+    Given(Arc<str>),
+}
+
+impl Name<'_> {
+    pub(super) fn get(&self) -> &Arc<str> {
+        match self {
+            Name::Known(name) => name,
+            Name::Given(name) => name,
+        }
+    }
+}
+
 /// A target that could serve the request.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate<'t> {
     pub(super) line: &'t Line,
-    pub(super) model: Arc<str>,
-    pub(super) shown: Arc<str>,
+    pub(super) model: Name<'t>,
+    pub(super) shown: Name<'t>,
+    pub(super) facts: &'t Facts,
     pub(super) why: Why,
     pub(super) standing: Standing,
+    /// Filled where its group is ranked by them.
+    pub(super) figures: Figures,
+    /// What its group is ranked by.
+    pub(super) by: By,
+    /// By which its group is sorted; lower is better.
+    pub(super) score: f64,
+    /// What a balanced score is made of.
+    pub(super) terms: Terms,
+    /// Of its model in a route.
+    pub(super) weight: u32,
+    /// Which model of its route it belongs to.
+    pub(super) member: u16,
     provider: ProviderId,
     /// Which model of the sequence it belongs to; 0 is the one asked for.
     group: u16,
@@ -57,6 +97,12 @@ pub(super) enum Left {
     Ignored,
     /// `allow_fallbacks` is false.
     NoFallbacks,
+    /// It can't serve the request.
+    Unfit(Lack),
+    /// It costs more than `provider.max_price`.
+    TooDear,
+    /// There is a `provider.max_price`, and its price is not known.
+    NoPrice,
     /// Already in the plan.
     Duplicate,
     /// The plan is full.
@@ -65,14 +111,18 @@ pub(super) enum Left {
 
 impl Left {
     /// A phrase for a person.
-    pub(super) const fn text(self) -> &'static str {
-        match self {
+    pub(super) fn text(self) -> String {
+        let text = match self {
             Left::NotInOnly => "not in the request's provider.only",
             Left::Ignored => "in the request's provider.ignore",
             Left::NoFallbacks => "the request allows no fallbacks",
+            Left::Unfit(lack) => return lack.to_string(),
+            Left::TooDear => "dearer than the request's provider.max_price",
+            Left::NoPrice => "its price is not known, and the request has a provider.max_price",
             Left::Duplicate => "already in the plan",
             Left::Full => "the plan is full",
-        }
+        };
+        text.to_owned()
     }
 }
 
@@ -94,15 +144,31 @@ pub(super) fn choose<'t>(
     now: Tick,
     note: &mut dyn FnMut(Note<'_, 't>),
 ) -> Result<Plan, Refusal> {
-    let mut gather =
-        Gather { table, turn, now, list: SmallVec::new(), groups: 0, seen: SmallVec::new() };
+    let mut gather = Gather {
+        table,
+        turn,
+        now,
+        list: SmallVec::new(),
+        ranks: SmallVec::new(),
+        sort: wish.sort,
+        seen: SmallVec::new(),
+    };
     gather.all(wish, note)?;
-    let mut list = gather.list;
-    filter(table, wish, &mut list, note);
+    let Gather { mut list, ranks, .. } = gather;
+    let unfit = filter(table, wish, &mut list, note);
     if list.is_empty() {
-        return Err(Refusal::NothingLeft);
+        return Err(if unfit.is_empty() { Refusal::NothingLeft } else { Refusal::Unfit(unfit) });
+    }
+    let warm = table.affinity.warm(wish.demand.thread, now);
+    let ground = Ground { table, turn, now, warm };
+    for group in list.chunk_by_mut(|a, b| a.group == b.group) {
+        let by = ranks.get(usize::from(group[0].group)).copied().unwrap_or(By::Order);
+        rank::rank(group, by, wish, &ground);
     }
     order(table, wish, &mut list);
+    if let Some(warm) = warm {
+        prefer_warm(warm.target, wish, &ranks, &mut list);
+    }
     forget_duplicates(table, &mut list, note);
     name_reasons(&mut list);
     let refusal = all_cooling(&list, now);
@@ -131,7 +197,10 @@ struct Gather<'t> {
     turn: u32,
     now: Tick,
     list: List<'t>,
-    groups: u16,
+    /// What each group is ranked by.
+    ranks: SmallVec<[By; 8]>,
+    /// `provider.sort`: over every policy.
+    sort: Option<By>,
     /// Models that have had their group.
     seen: SmallVec<[ModelId; 8]>,
 }
@@ -141,7 +210,9 @@ impl<'t> Gather<'t> {
         if wish.passthrough {
             let id = self.table.passthrough.ok_or(Refusal::UnknownModel)?;
             let row = &self.table.providers[id];
-            self.group(&row.wildcard, Some(&Arc::from("")), &row.name, Why::Primary);
+            let named = Some(Arc::from(""));
+            self.begin(By::Order);
+            self.lines(&row.wildcard, named.as_ref(), &Name::Known(&row.name), Why::Primary);
             return Ok(());
         }
         let mut asked = wish.models.iter().take(REQUEST_NAMES_MAX).map(String::as_str);
@@ -158,25 +229,73 @@ impl<'t> Gather<'t> {
         Ok(())
     }
 
-    /// A model, a route, or `provider/upstream-model`, in that order. False: none of them.
+    /// A model, a route, `provider/upstream-model`, one of these with a suffix, or a built-in route, in
+    /// that order. False: none of them.
     fn name(&mut self, name: &str, why: Why) -> bool {
+        if self.known(name, By::Order, why) {
+            return true;
+        }
+        let suffixed = By::suffix(name);
+        suffixed
+            .is_some_and(|(model, by)| self.known(model, by, why) || self.direct(model, by, why))
+            || self.direct(name, By::Order, why)
+    }
+
+    fn known(&mut self, name: &str, by: By, why: Why) -> bool {
         let table = self.table;
         if let Some(id) = table.model_by_name.get(name) {
-            self.model(*id, &table.models[*id].lines, why);
+            self.model(*id, &table.models[*id].lines, by, why);
             return true;
         }
         if let Some(index) = table.route_by_name.get(name) {
-            let route = &table.routes[*index];
-            for (index, (id, lines)) in route.models.iter().enumerate() {
-                self.model(*id, lines, if index == 0 { why } else { Why::Fallback });
-            }
+            self.route(&table.routes[*index], by, why);
             return true;
         }
-        self.direct(name, why)
+        // One that the config knows brings its own settings and health.
+        if let Some((shown, lines)) = table.direct_by_name.get_key_value(name) {
+            self.begin(by);
+            self.lines(lines, None, &Name::Known(shown), why);
+            return true;
+        }
+        let built_in = table.built_in.iter().find(|route| *route.name == *name);
+        if let Some(route) = built_in.filter(|route| !route.models.is_empty()) {
+            self.route(route, by, why);
+            return true;
+        }
+        false
+    }
+
+    fn route(&mut self, route: &'t RouteRow, by: By, why: Why) {
+        let own = By::policy(route.policy);
+        if own == By::Order && by == By::Order {
+            for (index, (id, lines)) in route.models.iter().enumerate() {
+                self.model(*id, lines, by, if index == 0 { why } else { Why::Fallback });
+            }
+            return;
+        }
+        self.begin(if by == By::Order { own } else { by });
+        let mut fallbacks: SmallVec<[ModelId; 8]> = SmallVec::new();
+        for (index, (id, lines)) in route.models.iter().enumerate() {
+            if self.seen.contains(id) {
+                continue;
+            }
+            self.seen.push(*id);
+            let row = &self.table.models[*id];
+            let from = self.list.len();
+            self.lines(lines, None, &Name::Known(&row.name), why);
+            for candidate in &mut self.list[from..] {
+                candidate.weight = route.weights.get(index).copied().unwrap_or(1);
+                candidate.member = u16::try_from(index).unwrap_or(u16::MAX);
+            }
+            fallbacks.extend_from_slice(&row.fallbacks);
+        }
+        for id in fallbacks {
+            self.model(id, &self.table.models[id].lines, By::Order, Why::Fallback);
+        }
     }
 
     /// A model's own targets, then those of its fallbacks, depth first, each model once.
-    fn model(&mut self, id: ModelId, lines: &'t [Line], why: Why) {
+    fn model(&mut self, id: ModelId, lines: &'t [Line], by: By, why: Why) {
         // An explicit stack: configs may chain as many models as they like.
         let mut stack: SmallVec<[(ModelId, &'t [Line], Why); 8]> = SmallVec::new();
         stack.push((id, lines, why));
@@ -186,64 +305,87 @@ impl<'t> Gather<'t> {
             }
             self.seen.push(id);
             let row = &self.table.models[id];
-            self.group(lines, None, &row.name, why);
+            self.begin(by);
+            self.lines(lines, None, &Name::Known(&row.name), why);
             for next in row.fallbacks.iter().rev() {
                 stack.push((*next, &self.table.models[*next].lines, Why::Fallback));
             }
         }
     }
 
-    fn direct(&mut self, name: &str, why: Why) -> bool {
+    fn direct(&mut self, name: &str, by: By, why: Why) -> bool {
+        let table = self.table;
         let Some((provider, upstream)) = name.split_once('/') else { return false };
-        let Some(id) = self.table.provider_by_name.get(provider) else { return false };
+        let Some(id) = table.provider_by_name.get(provider) else { return false };
         if upstream.is_empty() || upstream == "*" {
             return false;
         }
-        // A target that the config knows brings its own settings and health.
-        match self.table.direct_by_name.get_key_value(name) {
-            Some((shown, lines)) => self.group(lines, None, shown, why),
-            None => {
-                let lines = &self.table.providers[*id].wildcard;
-                self.group(lines, Some(&Arc::from(upstream)), &Arc::from(name), why);
-            }
-        }
+        let lines = &table.providers[*id].wildcard;
+        self.begin(by);
+        self.lines(lines, Some(&Arc::from(upstream)), &Name::Given(Arc::from(name)), why);
         true
     }
 
-    /// Adds the lines of one model. Lines of one target with several keys stand side by side; they are
-    /// rotated by `turn`.
-    fn group(&mut self, lines: &'t [Line], named: Option<&Arc<str>>, shown: &Arc<str>, why: Why) {
-        let targets = &self.table.targets;
+    /// Begins a group. What the request says of sorting is stronger than any policy.
+    fn begin(&mut self, by: By) {
+        self.ranks.push(self.sort.unwrap_or(by));
+    }
+
+    /// Adds lines to the group under way. Lines of one target with several keys stand side by side; they
+    /// are rotated by `turn`.
+    fn lines(&mut self, lines: &'t [Line], named: Option<&Arc<str>>, shown: &Name<'t>, why: Why) {
+        let table = self.table;
+        let targets = &table.targets;
         let same = |a: &Line, b: &Line| {
             let (a, b) = (&targets[a.target], &targets[b.target]);
             a.provider == b.provider && a.model == b.model
         };
+        let group = u16::try_from(self.ranks.len().saturating_sub(1)).unwrap_or(u16::MAX);
         for (place, keys) in lines.chunk_by(same).enumerate() {
             for step in 0..keys.len() {
                 let line = &keys[(self.turn as usize).wrapping_add(step) % keys.len()];
                 let target = &targets[line.target];
-                let model = target.model.as_ref().or(named).cloned();
+                let (model, facts) = match (&target.model, named) {
+                    (Some(model), _) => (Name::Known(model), &target.facts),
+                    (None, Some(named)) => {
+                        (Name::Given(named.clone()), table.facts_of(target.provider, named))
+                    }
+                    (None, None) => (Name::Given(Arc::default()), &target.facts),
+                };
                 let usual = match why {
                     Why::Primary if place > 0 => Why::Target,
                     other => other,
                 };
                 self.list.push(Candidate {
                     line,
-                    model: model.unwrap_or_default(),
+                    model,
                     shown: shown.clone(),
+                    facts,
                     why: if step == 0 { usual } else { Why::Credential },
                     standing: target.breaker.standing(self.now),
+                    figures: Figures::default(),
+                    by: By::Order,
+                    score: 0.0,
+                    terms: Terms::default(),
+                    weight: 1,
+                    member: 0,
                     provider: target.provider,
-                    group: self.groups,
+                    group,
                     place: u16::try_from(place).unwrap_or(u16::MAX),
                 });
             }
         }
-        self.groups = self.groups.saturating_add(1);
     }
 }
 
-fn filter<'t>(table: &Table, wish: &Wish, list: &mut List<'t>, note: &mut dyn FnMut(Note<'_, 't>)) {
+/// What the request's own rules and its needs leave; gives the lacks of those that can't serve it.
+fn filter<'t>(
+    table: &Table,
+    wish: &Wish,
+    list: &mut List<'t>,
+    note: &mut dyn FnMut(Note<'_, 't>),
+) -> Vec<(Arc<str>, Lack)> {
+    let mut unfit = Vec::new();
     let allows = |candidate: &Candidate<'t>| {
         let name: &str = &table.providers[candidate.provider].name;
         let named = |names: &[String]| names.iter().any(|other| other == name);
@@ -254,14 +396,29 @@ fn filter<'t>(table: &Table, wish: &Wish, list: &mut List<'t>, note: &mut dyn Fn
             return Some(Left::Ignored);
         }
         let outside = !wish.order.is_empty() && !named(&wish.order);
-        (!wish.allow_fallbacks && outside).then_some(Left::NoFallbacks)
-    };
-    list.retain(|candidate| match allows(candidate) {
-        Some(left) => {
-            note(Note::Left(candidate, left));
-            false
+        if !wish.allow_fallbacks && outside {
+            return Some(Left::NoFallbacks);
         }
-        None => true,
+        match (wish.max_price, candidate.facts.price) {
+            (Some(_), None) => return Some(Left::NoPrice),
+            (Some(most), Some(price))
+                if price.input > most.prompt || price.output > most.output =>
+            {
+                return Some(Left::TooDear);
+            }
+            (Some(_), Some(_)) | (None, _) => {}
+        }
+        fit::lack(candidate.facts, wish).map(Left::Unfit)
+    };
+    list.retain(|candidate| {
+        let left = allows(candidate);
+        if let Some(left) = left {
+            note(Note::Left(candidate, left));
+            if let Left::Unfit(lack) = left {
+                unfit.push((table.targets[candidate.line.target].name.clone(), lack));
+            }
+        }
+        left.is_none()
     });
     // Without an order, what is left of the first target asked for is all that may serve.
     if !wish.allow_fallbacks && wish.order.is_empty() {
@@ -273,6 +430,23 @@ fn filter<'t>(table: &Table, wish: &Wish, list: &mut List<'t>, note: &mut dyn Fn
             }
             keep
         });
+    }
+    unfit
+}
+
+/// Puts the target that holds the conversation's prompt in its cache at the head of its group. Where the
+/// group is ranked, the rank has counted that already; where the request orders providers, it knows better.
+fn prefer_warm(warm: TargetId, wish: &Wish, ranks: &[By], list: &mut List<'_>) {
+    let Some(at) = list.iter().position(|candidate| candidate.line.target == warm) else { return };
+    let group = list[at].group;
+    let ranked = ranks.get(usize::from(group)).is_some_and(|by| *by != By::Order);
+    if ranked || !wish.order.is_empty() {
+        return;
+    }
+    let first = list.iter().position(|candidate| candidate.group == group).unwrap_or(at);
+    if first < at {
+        list[first..=at].rotate_right(1);
+        list[first].why = Why::Warm;
     }
 }
 
@@ -299,11 +473,11 @@ fn forget_duplicates<'t>(table: &Table, list: &mut List<'t>, note: &mut dyn FnMu
     let mut index = 0;
     while index < list.len() {
         let candidate = &list[index];
-        let key = table.targets[candidate.line.target].key_index;
+        // A target that the config knows is never reached as another; through a wildcard it may be.
+        let is_named = table.targets[candidate.line.target].model.is_some();
         let is_known = list[..index].iter().any(|before| {
-            before.provider == candidate.provider
-                && before.model == candidate.model
-                && table.targets[before.line.target].key_index == key
+            before.line.target == candidate.line.target
+                && (is_named || before.model.get() == candidate.model.get())
         });
         if is_known {
             note(Note::Left(candidate, Left::Duplicate));
@@ -319,7 +493,7 @@ fn forget_duplicates<'t>(table: &Table, list: &mut List<'t>, note: &mut dyn FnMu
 fn name_reasons(list: &mut List<'_>) {
     for (index, candidate) in list.iter_mut().enumerate() {
         candidate.why = match (index, candidate.why) {
-            (0, Why::Ordered) => Why::Ordered,
+            (0, why @ (Why::Ordered | Why::Ranked | Why::Explored | Why::Warm)) => why,
             (0, _) => Why::Primary,
             (_, Why::Primary) => Why::Target,
             (_, other) => other,
@@ -367,8 +541,9 @@ fn attempt(candidate: &Candidate<'_>, wish: &Wish) -> Attempt {
     let streamed = |time: Ms| if wish.stream { time } else { answer };
     Attempt {
         target: candidate.line.target,
-        model: candidate.model.clone(),
-        shown: candidate.shown.clone(),
+        model: candidate.model.get().clone(),
+        shown: candidate.shown.get().clone(),
+        window: candidate.facts.context,
         why: candidate.why,
         connect: settings.connect_timeout,
         head: streamed(settings.head_timeout),

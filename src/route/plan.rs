@@ -18,12 +18,17 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::affinity::Affinity;
 use super::budget::Budget;
+use super::fit::Lack;
 use super::health::Breaker;
+use super::rank::By;
+use super::speed::Speed;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, Table as Rows, TargetId};
 use crate::base::secret::Secret;
 use crate::base::tick::Ms;
-use crate::config::{Commit, Kind, OnContentPolicy, Settings};
+use crate::config::catalog::{self, Use};
+use crate::config::{Commit, Demand, Facts, Kind, OnContentPolicy, Policy, Settings};
 
 /// What a config compiles to. Immutable but for the atomics of breakers and budgets.
 #[derive(Debug, Default)]
@@ -46,6 +51,12 @@ pub struct Table {
     pub(super) provider_by_name: BTreeMap<Arc<str>, ProviderId>,
     /// The lines of a configured target by `provider/upstream-model`.
     pub(super) direct_by_name: BTreeMap<Arc<str>, Vec<Line>>,
+    /// `firstbyte/auto` and its like: routes over every model, unless the config has one of that name.
+    pub(super) built_in: Vec<RouteRow>,
+    /// What the config says of models, over what the catalogue knows.
+    pub(super) facts_by_name: BTreeMap<(ProviderId, Arc<str>), Facts>,
+    /// Which target served a conversation last.
+    pub affinity: Affinity,
     /// Where requests go that name no model.
     pub passthrough: Option<ProviderId>,
 }
@@ -54,6 +65,17 @@ impl Table {
     /// What `/v1/models` lists: models, then routes, each in the order of the config.
     pub fn model_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.models.iter().map(|(_, row)| &row.name).chain(self.routes.iter().map(|row| &row.name))
+    }
+
+    /// What is known of a model that the config does not name.
+    pub(super) fn facts_of(&self, provider: ProviderId, model: &Arc<str>) -> &Facts {
+        const NOTHING: &Facts = &Facts::NOTHING;
+        if let Some(facts) = self.facts_by_name.get(&(provider, model.clone())) {
+            return facts;
+        }
+        let vendor = self.providers[provider].vendor;
+        let entry = vendor.and_then(|vendor| catalog::find(vendor, model));
+        entry.map_or(NOTHING, |entry| &entry.facts)
     }
 }
 
@@ -73,8 +95,12 @@ pub struct Target {
     pub key: Option<Secret>,
     /// Which of the provider's keys it is, from 0.
     pub key_index: u16,
+    /// What is known of the model.
+    pub facts: Facts,
     /// Its health, shared by all cores and kept over reloads.
     pub breaker: Arc<Breaker>,
+    /// How fast the model is there, whatever the key; shared and kept likewise.
+    pub speed: Arc<Speed>,
 }
 
 /// A provider, compiled.
@@ -90,6 +116,8 @@ pub struct ProviderRow {
     pub authority: Arc<str>,
     /// The path prefix without trailing slash.
     pub path: Arc<str>,
+    /// Whose models it serves, in the catalogue's words.
+    pub vendor: Option<&'static str>,
     /// Its extra attempts, shared by all cores and kept over reloads.
     pub budget: Arc<Budget>,
     /// Targets for models that only the request names, one for each key.
@@ -136,14 +164,22 @@ pub struct ModelRow {
 pub struct RouteRow {
     /// Its name.
     pub name: Arc<str>,
+    /// How they are ranked.
+    pub policy: Policy,
+    /// Their weights, where the policy has them.
+    pub weights: Vec<u32>,
     /// Its models in order, each with lines that have the route's overrides in them.
     pub models: Vec<(ModelId, Vec<Line>)>,
 }
 
-/// What the request needs of a target. No bit is assigned in this version: every target can serve
-/// every request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Needs(pub u32);
+/// `provider.max_price`: US dollars for a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxPrice {
+    /// Of the prompt.
+    pub prompt: f64,
+    /// Of the answer.
+    pub output: f64,
+}
 
 /// What one request asks of routing, read from its body and headers.
 #[derive(Clone, Debug, PartialEq)]
@@ -167,8 +203,16 @@ pub struct Wish {
     pub commit: Option<Commit>,
     /// `x-firstbyte-deadline-ms`.
     pub deadline: Option<Ms>,
-    /// What a target must be able to do.
-    pub needs: Needs,
+    /// What the request demands of a target.
+    pub demand: Demand,
+    /// `provider.sort`: over every policy.
+    pub sort: Option<By>,
+    /// `provider.max_price`.
+    pub max_price: Option<MaxPrice>,
+    /// `provider.require_parameters`: what is not known to be possible is not assumed.
+    pub require: bool,
+    /// What the model must be for, where the request tells.
+    pub purpose: Option<Use>,
     /// A request whose path or body names no model: goes to the table's `passthrough` provider.
     pub passthrough: bool,
 }
@@ -185,7 +229,11 @@ impl Default for Wish {
             stream: false,
             commit: None,
             deadline: None,
-            needs: Needs::default(),
+            demand: Demand::default(),
+            sort: None,
+            max_price: None,
+            require: false,
+            purpose: None,
             passthrough: false,
         }
     }
@@ -202,6 +250,8 @@ pub struct Attempt {
     pub shown: Arc<str>,
     /// Why it stands where it does.
     pub why: Why,
+    /// Tokens of prompt and answer that the model takes, if that is known.
+    pub window: Option<u32>,
     /// From dial to a usable connection.
     pub connect: Ms,
     /// From the start of the attempt to the head; non-streamed: `answer`.
@@ -231,6 +281,12 @@ pub enum Why {
     Asked,
     /// Moved to the front by the request's `provider.order`.
     Ordered,
+    /// Ranked by the policy of its route, or by the request's sort.
+    Ranked,
+    /// Put first by its policy to be measured again.
+    Explored,
+    /// It served this conversation last: its prompt cache is warm.
+    Warm,
     /// Moved to the end: its breaker is open.
     MovedOpen,
     /// Moved to the end: it asked to be left alone.
@@ -247,6 +303,9 @@ impl Why {
             Why::Fallback => "fallback",
             Why::Asked => "asked",
             Why::Ordered => "ordered",
+            Why::Ranked => "ranked",
+            Why::Explored => "explored",
+            Why::Warm => "warm",
             Why::MovedOpen => "moved_open",
             Why::MovedCooling => "moved_cooling",
         }
@@ -261,6 +320,9 @@ impl Why {
             Why::Fallback => "fallback model",
             Why::Asked => "named in the request's models",
             Why::Ordered => "put first by the request's provider.order",
+            Why::Ranked => "by its rank",
+            Why::Explored => "tried first to be measured again",
+            Why::Warm => "served this conversation last: its cache is warm",
             Why::MovedOpen => "moved to the end: its breaker is open",
             Why::MovedCooling => "moved to the end: cooling down",
         }
@@ -323,12 +385,14 @@ pub struct Rules {
 }
 
 /// Why there is no plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No model, route or provider of that name.
     UnknownModel,
-    /// `only`, `ignore` and `allow_fallbacks` leave nothing.
+    /// `only`, `ignore`, `allow_fallbacks` and `max_price` leave nothing.
     NothingLeft,
+    /// No target can serve the request: each of those that it allows, with what it lacks.
+    Unfit(Vec<(Arc<str>, Lack)>),
     /// Every candidate asked to be left alone.
     Cooling {
         /// Until the first of them may be tried again; 1 ms or more.
