@@ -13,7 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use firstbyte::base::tick::Ms;
-use firstbyte::config::{self, Commit, Config, Kind, LedgerTo, Problem, Ref, Settings};
+use firstbyte::config::{
+    self, Commit, Config, Hedge, Kind, LedgerTo, Patience, Problem, Ref, Settings,
+};
 
 const SECRET: &str = "sk-inline-0123456789";
 
@@ -105,7 +107,7 @@ fn the_full_file_says_the_defaults() {
     assert_eq!(names, ["gpt-4o", "small"]);
     let (_, model) = config.models.iter().next().unwrap();
     assert_eq!(model.targets[1].model, "openai/gpt-oss-120b");
-    assert_eq!(model.targets[1].settings.first_content_timeout, Some(Ms(5_000)));
+    assert_eq!(model.targets[1].settings.first_content_timeout, Some(Patience::For(Ms(5_000))));
     let local = &config.providers[model.targets[1].provider];
     assert_eq!((local.name.as_str(), local.keys.len(), local.ca.is_some()), ("local", 2, true));
     // The hash of "test", which the file gives in hex.
@@ -220,10 +222,24 @@ fn off_undoes_what_a_level_below_switched_on() {
     )
     .map_err(|p| lines(&p))
     .unwrap();
-    assert_eq!(config.settings.hedge_after, Some(Ms(2_000)));
+    assert_eq!(config.settings.hedge_after, Some(Hedge::After(Ms(2_000))));
     let (_, provider) = config.providers.iter().next().unwrap();
     let settings = config.settings.with(&provider.settings);
     assert_eq!((settings.hedge_after, settings.breaker), (None, None));
+}
+
+#[test]
+fn times_may_be_left_to_measures() {
+    let text = "[defaults]\nhedge_after = \"p95\"\nfirst_content_timeout = \"auto\"\n\
+                [providers.p]\nkind = \"openai\"\n";
+    let settings = load(text).map_err(|p| lines(&p)).unwrap().settings;
+    assert_eq!(settings.hedge_after, Some(Hedge::Percentile(95)));
+    assert_eq!(settings.first_content_timeout, Patience::Auto);
+    for (measured, time) in
+        [(None, 20_000), (Some(100), 2_000), (Some(1_500), 4_500), (Some(9_000), 20_000)]
+    {
+        assert_eq!(Patience::Auto.time(measured.map(Ms)), Ms(time));
+    }
 }
 
 #[test]

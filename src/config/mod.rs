@@ -35,7 +35,8 @@ pub use crate::llm::needs::Needs;
 pub use crate::llm::providers::Kind;
 pub use catalog::{Facts, FactsPatch, Price};
 pub use values::{
-    BreakerRule, BudgetRule, Commit, Driver, OnContentPolicy, Patch, Policy, Settings,
+    BreakerRule, BudgetRule, Commit, Driver, Hedge, OnContentPolicy, Patch, Patience, Policy,
+    Settings,
 };
 
 /// A whole, checked configuration.

@@ -43,11 +43,11 @@ impl Exchange {
             }
             return false;
         }
-        let pass = target.breaker.begin(cx.now);
+        let pass = cx.table.breaker(&attempt).begin(cx.now);
         let record = self.open_record(&attempt, hedge, cx);
         let endpoint = target.endpoint;
         let lane = Lane::new(index, record, pass, cx.now + attempt.connect);
-        let hedge_after = self.plan.rules.hedge_after;
+        let hedge_after = attempt.hedge;
         if let Some(race) = self.race_mut() {
             race.next = index + 1;
             race.lanes[id.index()] = Some(Box::new(lane));
@@ -346,7 +346,7 @@ impl Exchange {
 
     /// Tells the target's breaker, and cools it down if it asked for that.
     pub(super) fn settle_health(&self, lane: &mut Lane, failure: Option<Failure>, cx: &Cx<'_>) {
-        let target = &cx.table.targets[self.plan.attempts[usize::from(lane.attempt)].target];
+        let breaker = cx.table.breaker(&self.plan.attempts[usize::from(lane.attempt)]);
         let outcome = match failure {
             None => Health::Good,
             Some(failure) if failure.fault.is_ours() => Health::Nothing,
@@ -355,9 +355,9 @@ impl Exchange {
         if let Some(failure) = failure
             && let Some(wait) = verdict::cool_down(failure)
         {
-            target.breaker.cool(cx.now + wait, failure.status);
+            breaker.cool(cx.now + wait, failure.status);
         }
-        target.breaker.end(lane.pass.take().unwrap_or(Pass::Normal), outcome, cx.now);
+        breaker.end(lane.pass.take().unwrap_or(Pass::Normal), outcome, cx.now);
         self.settle_speed(lane, failure, cx);
     }
 

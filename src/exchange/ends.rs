@@ -92,7 +92,7 @@ impl Exchange {
         let mut soonest = Tick::NEVER;
         let mut limited = false;
         for attempt in &self.plan.attempts {
-            let standing = cx.table.targets[attempt.target].breaker.standing(cx.now);
+            let standing = cx.table.breaker(attempt).standing(cx.now);
             let Standing::Cooling { until, status } = standing else { return None };
             soonest = soonest.min(until);
             limited |= status == 429;

@@ -154,7 +154,9 @@ impl Maker<'_> {
                 }
                 let lines = model.targets.iter().flat_map(|spec| {
                     let settings = Arc::new(self.settings(spec, model, &route.settings));
-                    self.lines(spec.provider, Some(&spec.model), &settings)
+                    let mut lines = self.lines(spec.provider, Some(&spec.model), &settings);
+                    lines.iter_mut().for_each(|line| self.own_breaker(&route.name, line));
+                    lines
                 });
                 (*id, lines.collect())
             });
@@ -187,6 +189,24 @@ impl Maker<'_> {
                 models: models.clone(),
             })
             .collect();
+    }
+
+    /// Gives a route's line a breaker of its own where the route's rule is not the target's.
+    fn own_breaker(&mut self, route: &str, line: &mut Line) {
+        let (target, rule) = (&self.table.targets[line.target], line.settings.breaker);
+        if target.breaker.rule() == rule {
+            return;
+        }
+        let name: Arc<str> = format!("{route} {}", target.name).into();
+        let kept = self.previous.and_then(|table| {
+            let known = |(known, old): &&(Arc<str>, Arc<Breaker>)| {
+                *known == name && old.rule() == rule && old.is_beside(&target.breaker)
+            };
+            table.own_breakers.iter().find(known).map(|(_, old)| old.clone())
+        });
+        let breaker = kept.unwrap_or_else(|| Arc::new(target.breaker.beside(rule)));
+        line.own = u16::try_from(self.table.own_breakers.len()).ok();
+        self.table.own_breakers.push((name, breaker));
     }
 
     /// Target over route over model over provider over defaults.
@@ -224,7 +244,7 @@ impl Maker<'_> {
                     target
                 }
             };
-            lines.push(Line { target, settings: settings.clone() });
+            lines.push(Line { target, settings: settings.clone(), own: None });
         }
         lines
     }
@@ -282,5 +302,91 @@ impl Maker<'_> {
         let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
         let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
         (same_place && old.key == target.key).then(|| old.breaker.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::tick::{Ms, Tick};
+    use crate::config;
+    use crate::route::health::{Outcome, Standing};
+    use crate::route::{Wish, pick};
+
+    const NOW: Tick = Tick(1_000_000_000);
+
+    const TEXT: &str = "[providers.p]\nkind = \"openai\"\nkeys = [\"env:A\", \"env:B\"]\n\
+        [models.m]\ntargets = [\"p/m\"]\nhedge_after = \"p95\"\nfirst_content_timeout = \"auto\"\n\
+        [routes.touchy]\nmodels = [\"m\"]\nbreaker = { failures = 1 }\n";
+
+    fn table(text: &str, previous: Option<&Table>) -> Table {
+        let config = config::load(text, &|reference| Ok(reference.to_string().into_bytes()));
+        compile(&config.unwrap(), previous).unwrap()
+    }
+
+    fn wish(model: &str) -> Wish {
+        Wish { model: model.into(), stream: true, ..Wish::default() }
+    }
+
+    fn fail(table: &Table, model: &str) {
+        let plan = pick(table, &wish(model), 0, NOW).unwrap();
+        let breaker = table.breaker(&plan.attempts[0]);
+        breaker.end(breaker.begin(NOW), Outcome::Bad, NOW);
+    }
+
+    #[test]
+    fn a_route_may_have_a_breaker_of_its_own() {
+        let old = table(TEXT, None);
+        fail(&old, "touchy");
+        let standings = |table: &Table, model: &str| {
+            let plan = pick(table, &wish(model), 0, NOW).unwrap();
+            plan.attempts.iter().map(|a| table.breaker(a).standing(NOW)).collect::<Vec<_>>()
+        };
+        let open = Standing::Open { until: NOW + Ms(5_000) };
+        // The failed key went to the end of the route's plan, and nowhere else.
+        assert_eq!(standings(&old, "touchy"), [Standing::Ready, open]);
+        assert_eq!(standings(&old, "m"), [Standing::Ready; 2]);
+        // A reload keeps it; another rule starts it anew.
+        let new = table(TEXT, Some(&old));
+        assert_eq!(standings(&new, "touchy"), [Standing::Ready, open]);
+        let other = table(&TEXT.replace("failures = 1", "failures = 2"), Some(&old));
+        assert_eq!(standings(&other, "touchy"), [Standing::Ready; 2]);
+    }
+
+    #[test]
+    fn a_cool_down_holds_for_every_rule_and_for_one_key() {
+        let table = table(TEXT, None);
+        let plan = pick(&table, &wish("touchy"), 0, NOW).unwrap();
+        table.breaker(&plan.attempts[0]).cool(NOW + Ms(9_000), 429);
+        for model in ["m", "touchy"] {
+            let names: Vec<_> = pick(&table, &wish(model), 0, NOW)
+                .unwrap()
+                .attempts
+                .iter()
+                .map(|attempt| table.targets[attempt.target].name.to_string())
+                .collect();
+            assert_eq!(names, ["p/m#2", "p/m"], "{model}");
+        }
+    }
+
+    #[test]
+    fn times_come_from_the_targets_own_measures() {
+        let table = table(TEXT, None);
+        let attempt = |table: &Table| pick(table, &wish("m"), 0, NOW).unwrap().attempts[0].clone();
+        let fresh = attempt(&table);
+        assert_eq!((fresh.hedge, fresh.first, fresh.head), (None, Ms(20_000), Ms(20_000)));
+        let speed = &table.targets[fresh.target].speed;
+        (0..95).for_each(|_| speed.first(Ms(1_000), NOW));
+        (0..5).for_each(|_| speed.first(Ms(1_500), NOW));
+        let measured = attempt(&table);
+        let hedge = measured.hedge.unwrap();
+        assert!((1_000..1_400).contains(&hedge.0), "{hedge:?}");
+        assert!((4_500..6_000).contains(&measured.first.0), "{:?}", measured.first);
+        assert_eq!(measured.head, measured.first);
+        let whole = Wish { stream: false, ..wish("m") };
+        assert_eq!(pick(&table, &whole, 0, NOW).unwrap().attempts[0].hedge, None);
+        // Measures are of the model there, whichever key, and outlive a reload.
+        let again = self::table(TEXT, Some(&table));
+        assert_eq!(pick(&again, &wish("m"), 1, NOW).unwrap().attempts[0].hedge, measured.hedge);
     }
 }

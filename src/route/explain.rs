@@ -257,7 +257,10 @@ const ON_FAILURE: &[(&str, &str)] = &[
     ("connect, TLS, reset, malformed response, time-out, 408, 409, 425, 5xx", "the next attempt"),
     ("429, or 503 with Retry-After", "the next attempt; the target is left alone for that long"),
     ("401, 402, 403, 404, a spent quota", "the next attempt, and a warning"),
-    ("context length exceeded", "the next attempt with another upstream model, else that error"),
+    (
+        "context length exceeded",
+        "the next attempt with another model and no smaller a window, else that error",
+    ),
     ("400, 422 and other client faults", "that error, no further attempt"),
     ("an error event, a bad event or the end before the commit", "the next attempt"),
     ("anything after the commit", "one error event, no terminator, no further attempt"),
@@ -394,6 +397,7 @@ fn timeouts(attempt: &Attempt) -> Value {
         "idle_ms": attempt.idle.0,
         "answer_ms": limited(attempt.answer),
         "throughput_floor": attempt.floor,
+        "hedge_after_ms": attempt.hedge.map(|ms| ms.0),
     })
 }
 
@@ -403,7 +407,6 @@ fn rules(rules: &Rules) -> Value {
         "hold_max": rules.hold_max,
         "answer_max": rules.answer_max,
         "open_after_ms": rules.open_after.map(|ms| ms.0),
-        "hedge_after_ms": rules.hedge_after.map(|ms| ms.0),
         "deadline_ms": rules.deadline.0,
         "total_ms": rules.total.0,
         "on_content_policy": match rules.on_content_policy {

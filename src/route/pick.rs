@@ -32,7 +32,7 @@ use super::rank::{self, By, Figures, Ground, Terms};
 use crate::base::ids::{ModelId, ProviderId, TargetId};
 use crate::base::limits::{PLAN_ATTEMPTS_MAX, REQUEST_NAMES_MAX};
 use crate::base::tick::{Ms, Tick};
-use crate::config::{Facts, Settings};
+use crate::config::{Facts, Hedge, Patience, Settings};
 
 /// Makes the whole plan. `turn` rotates the keys of a provider: a counter of the core.
 ///
@@ -181,9 +181,10 @@ pub(super) fn choose<'t>(
         return Err(refusal);
     }
     list.truncate(PLAN_ATTEMPTS_MAX);
+    let hedge = list[0].line.settings.hedge_after.filter(|_| wish.stream);
     let plan = Plan {
         rules: rules(&list[0].line.settings, wish),
-        attempts: list.iter().map(|candidate| attempt(candidate, wish)).collect(),
+        attempts: list.iter().map(|candidate| attempt(table, candidate, hedge, wish)).collect(),
     };
     debug_assert!(!plan.attempts.is_empty() && plan.attempts.len() <= PLAN_ATTEMPTS_MAX);
     Ok(plan)
@@ -362,7 +363,7 @@ impl<'t> Gather<'t> {
                     shown: shown.clone(),
                     facts,
                     why: if step == 0 { usual } else { Why::Credential },
-                    standing: target.breaker.standing(self.now),
+                    standing: table.breaker_at(line.target, line.own).standing(self.now),
                     figures: Figures::default(),
                     by: By::Order,
                     score: 0.0,
@@ -535,10 +536,19 @@ fn move_unwell(list: &mut List<'_>) {
 }
 
 /// A non-streamed answer shows nothing before it is finished, so that one time covers all its phases.
-fn attempt(candidate: &Candidate<'_>, wish: &Wish) -> Attempt {
+fn attempt(table: &Table, candidate: &Candidate<'_>, hedge: Option<Hedge>, wish: &Wish) -> Attempt {
     let settings = &candidate.line.settings;
     let answer = settings.answer_timeout;
     let streamed = |time: Ms| if wish.stream { time } else { answer };
+    let speed = &table.targets[candidate.line.target].speed;
+    // By its own times, a head later than the first content may be is late too.
+    let (first, head) = match settings.first_content_timeout {
+        Patience::For(first) => (first, settings.head_timeout),
+        Patience::Auto => {
+            let first = Patience::Auto.time(speed.percentile(99));
+            (first, settings.head_timeout.min(first))
+        }
+    };
     Attempt {
         target: candidate.line.target,
         model: candidate.model.get().clone(),
@@ -546,11 +556,16 @@ fn attempt(candidate: &Candidate<'_>, wish: &Wish) -> Attempt {
         window: candidate.facts.context,
         why: candidate.why,
         connect: settings.connect_timeout,
-        head: streamed(settings.head_timeout),
-        first: streamed(settings.first_content_timeout),
+        head: streamed(head),
+        first: streamed(first),
         idle: streamed(settings.idle_timeout),
         answer: if wish.stream { Ms::MAX } else { answer },
         floor: if wish.stream { settings.throughput_floor } else { 0 },
+        hedge: hedge.and_then(|hedge| match hedge {
+            Hedge::After(time) => Some(time),
+            Hedge::Percentile(percent) => speed.percentile(percent),
+        }),
+        own: candidate.line.own,
     }
 }
 
@@ -563,7 +578,6 @@ fn rules(settings: &Settings, wish: &Wish) -> Rules {
         hold_max: settings.hold_max_under(commit),
         answer_max: settings.answer_max,
         open_after: settings.open_after.filter(|_| wish.stream),
-        hedge_after: settings.hedge_after.filter(|_| wish.stream),
         deadline: wish.deadline.unwrap_or(usual).min(total),
         total,
         on_content_policy: settings.on_content_policy,

@@ -55,6 +55,8 @@ pub struct Table {
     pub(super) built_in: Vec<RouteRow>,
     /// What the config says of models, over what the catalogue knows.
     pub(super) facts_by_name: BTreeMap<(ProviderId, Arc<str>), Facts>,
+    /// Breakers of routes that have a rule of their own, with route and target.
+    pub(super) own_breakers: Vec<(Arc<str>, Arc<Breaker>)>,
     /// Which target served a conversation last.
     pub affinity: Affinity,
     /// Where requests go that name no model.
@@ -65,6 +67,16 @@ impl Table {
     /// What `/v1/models` lists: models, then routes, each in the order of the config.
     pub fn model_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.models.iter().map(|(_, row)| &row.name).chain(self.routes.iter().map(|row| &row.name))
+    }
+
+    /// The breaker that an attempt is begun and ended with.
+    pub fn breaker(&self, attempt: &Attempt) -> &Breaker {
+        self.breaker_at(attempt.target, attempt.own)
+    }
+
+    pub(super) fn breaker_at(&self, target: TargetId, own: Option<u16>) -> &Breaker {
+        let own = own.and_then(|index| self.own_breakers.get(usize::from(index)));
+        own.map_or(&self.targets[target].breaker, |(_, breaker)| breaker)
     }
 
     /// What is known of a model that the config does not name.
@@ -146,6 +158,8 @@ pub struct Line {
     pub target: TargetId,
     /// Target over route over model over provider over defaults.
     pub settings: Arc<Settings>,
+    /// Its breaker among the table's `own_breakers`, where a route has another rule than the target.
+    pub(super) own: Option<u16>,
 }
 
 /// A model, compiled.
@@ -264,6 +278,10 @@ pub struct Attempt {
     pub answer: Ms,
     /// Content events a second; 0: off, and for non-streamed answers.
     pub floor: u32,
+    /// Silent for this long, the next attempt starts beside it; streams only.
+    pub hedge: Option<Ms>,
+    /// Its breaker among `own_breakers`, where a route has another rule than the target.
+    pub(super) own: Option<u16>,
 }
 
 /// Why an attempt stands where it does.
@@ -350,7 +368,6 @@ impl Plan {
                 hold_max: built_in.hold_max_under(built_in.commit),
                 answer_max: built_in.answer_max,
                 open_after: None,
-                hedge_after: None,
                 deadline: built_in.total_timeout,
                 total: built_in.total_timeout,
                 on_content_policy: built_in.on_content_policy,
@@ -371,8 +388,6 @@ pub struct Rules {
     pub answer_max: u32,
     /// Two-phase opening; streams only.
     pub open_after: Option<Ms>,
-    /// Racing; streams only.
-    pub hedge_after: Option<Ms>,
     /// From the start of the plan to commit. The client's own, else `first_content_deadline` for a
     /// stream and `total` for a non-streamed answer; never above `total`.
     pub deadline: Ms,
