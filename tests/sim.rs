@@ -35,6 +35,9 @@ use firstbyte::rt::sim::{Faults, SimReader, SimRt, SimStop, SimWriter, World};
 use firstbyte::rt::{Accept as _, Reader as _, Rt, Stop as _, Writer as _, until};
 use firstbyte::wire::http1::{body::Body, head};
 
+#[path = "sim/storm.rs"]
+mod storm;
+
 #[test]
 fn sweep() {
     if let Some(seed) = number("SIM_SEED") {

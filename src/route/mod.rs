@@ -15,6 +15,8 @@ mod compile;
 pub mod explain;
 pub mod fit;
 pub mod health;
+#[cfg(test)]
+mod laws;
 mod pick;
 mod plan;
 mod rank;

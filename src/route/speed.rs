@@ -3,7 +3,7 @@
 //! the key.
 //!
 //! Each measure is an average that forgets: a new sample weighs three tenths, and more the longer it is
-//! since the last one (all but a third after ten seconds), so that both a target that became slow and one
+//! since the last one (two thirds after three seconds), so that both a target that became slow and one
 //! that recovered show after a few requests. Percentiles come from a histogram of 32 buckets, each a third
 //! wider than the one before, that is halved when it is full.
 //!
@@ -42,8 +42,8 @@ pub struct Speed {
 
 /// Weight of a sample that comes right after another.
 const WEIGHT: f32 = 0.3;
-/// After this long the last samples count for little.
-const FORGET: f32 = 10.0;
+/// In seconds: after this long, all but a third of what the last samples say is forgotten.
+const FORGET: f32 = 3.0;
 /// How long a failure is held against a target that is not tried.
 const FORGIVE: f32 = 30.0;
 const BUCKETS: usize = 32;
