@@ -56,7 +56,7 @@ impl Price {
         let cached = cached.min(prompt);
         let fresh = f64::from(prompt - cached) * self.input;
         let held = f64::from(cached) * self.cached.unwrap_or(self.input);
-        (fresh + held + f64::from(output) * self.output) / 1e6
+        (fresh + held + f64::from(output) * self.output) * 1e-6
     }
 }
 

@@ -137,6 +137,7 @@ impl View<'_> {
             Standing::Ready | Standing::HalfOpen => None,
             Standing::Open { until } | Standing::Cooling { until, .. } => Some(until - self.now),
         };
+        let figures = rank::figures(self.table, self.wish, self.warm, candidate, self.now);
         Shown {
             target: target.name.clone(),
             provider: self.table.providers[target.provider].name.clone(),
@@ -145,10 +146,10 @@ impl View<'_> {
             key: if target.key.is_some() { target.key_index + 1 } else { 0 },
             health: candidate.standing.name(),
             unwell,
-            figures: rank::figures(self.table, self.wish, self.warm, candidate, self.now),
+            figures,
             by: candidate.by,
             score: candidate.score,
-            terms: candidate.terms,
+            terms: rank::terms(&figures, &candidate.best),
             limits: (candidate.facts.context, candidate.facts.output),
             assumed: fit::assumed(candidate.facts, self.wish),
             reason,

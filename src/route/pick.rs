@@ -28,8 +28,8 @@ use smallvec::SmallVec;
 use super::fit::{self, Lack};
 use super::health::Standing;
 use super::plan::{Attempt, Line, Plan, Refusal, RouteRow, Rules, Table, Why, Wish};
-use super::rank::{self, By, Figures, Ground, Terms};
-use crate::base::ids::{ModelId, ProviderId, TargetId};
+use super::rank::{self, Best, By, Ground};
+use crate::base::ids::{Id as _, ModelId, ProviderId, TargetId};
 use crate::base::limits::{PLAN_ATTEMPTS_MAX, REQUEST_NAMES_MAX};
 use crate::base::tick::{Ms, Tick};
 use crate::config::{Facts, Hedge, Patience, Settings};
@@ -69,14 +69,12 @@ pub(super) struct Candidate<'t> {
     pub(super) facts: &'t Facts,
     pub(super) why: Why,
     pub(super) standing: Standing,
-    /// Filled where its group is ranked by them.
-    pub(super) figures: Figures,
     /// What its group is ranked by.
     pub(super) by: By,
     /// By which its group is sorted; lower is better.
     pub(super) score: f64,
-    /// What a balanced score is made of.
-    pub(super) terms: Terms,
+    /// The best figures of its group, where that is ranked by figures.
+    pub(super) best: Best,
     /// Of its model in a route.
     pub(super) weight: u32,
     /// Which model of its route it belongs to.
@@ -269,12 +267,14 @@ impl<'t> Gather<'t> {
     fn route(&mut self, route: &'t RouteRow, by: By, why: Why) {
         let own = By::policy(route.policy);
         if own == By::Order && by == By::Order {
+            self.list.reserve(route.models.iter().map(|(_, lines)| lines.len()).sum());
             for (index, (id, lines)) in route.models.iter().enumerate() {
                 self.model(*id, lines, by, if index == 0 { why } else { Why::Fallback });
             }
             return;
         }
         self.begin(if by == By::Order { own } else { by });
+        self.list.reserve(route.models.iter().map(|(_, lines)| lines.len()).sum());
         let mut fallbacks: SmallVec<[ModelId; 8]> = SmallVec::new();
         for (index, (id, lines)) in route.models.iter().enumerate() {
             if self.seen.contains(id) {
@@ -364,10 +364,9 @@ impl<'t> Gather<'t> {
                     facts,
                     why: if step == 0 { usual } else { Why::Credential },
                     standing: table.breaker_at(line.target, line.own).standing(self.now),
-                    figures: Figures::default(),
                     by: By::Order,
                     score: 0.0,
-                    terms: Terms::default(),
+                    best: Best::default(),
                     weight: 1,
                     member: 0,
                     provider: target.provider,
@@ -471,19 +470,24 @@ fn order(table: &Table, wish: &Wish, list: &mut List<'_>) {
 /// Keeps the first of each provider, upstream model and key. Through a provider's wildcard the same
 /// upstream model can be reached under two names.
 fn forget_duplicates<'t>(table: &Table, list: &mut List<'t>, note: &mut dyn FnMut(Note<'_, 't>)) {
+    // One bit for each target: of two in the plan, few plans have any.
+    let mut bits: SmallVec<[u64; 16]> = SmallVec::from_elem(0, table.targets.len().div_ceil(64));
     let mut index = 0;
     while index < list.len() {
         let candidate = &list[index];
+        let id = candidate.line.target;
+        let Some(word) = bits.get_mut(id.index() / 64) else { break };
+        let bit = 1 << (id.index() % 64);
         // A target that the config knows is never reached as another; through a wildcard it may be.
-        let is_named = table.targets[candidate.line.target].model.is_some();
-        let is_known = list[..index].iter().any(|before| {
-            before.line.target == candidate.line.target
-                && (is_named || before.model.get() == candidate.model.get())
-        });
-        if is_known {
+        let is_same = |before: &Candidate<'_>| {
+            before.line.target == id && before.model.get() == candidate.model.get()
+        };
+        let is_named = table.targets[id].model.is_some();
+        if *word & bit != 0 && (is_named || list[..index].iter().any(is_same)) {
             note(Note::Left(candidate, Left::Duplicate));
             list.remove(index);
         } else {
+            *word |= bit;
             index += 1;
         }
     }
@@ -521,6 +525,10 @@ fn all_cooling(list: &List<'_>, now: Tick) -> Option<Refusal> {
 
 /// Open ones to the end in their order, cooling ones after them by soonest end.
 fn move_unwell(list: &mut List<'_>) {
+    let is_well = |c: &Candidate<'_>| matches!(c.standing, Standing::Ready | Standing::HalfOpen);
+    if list.iter().all(is_well) {
+        return;
+    }
     list.sort_by_key(|candidate| match candidate.standing {
         Standing::Ready | Standing::HalfOpen => (0, Tick(0)),
         Standing::Open { .. } => (1, Tick(0)),

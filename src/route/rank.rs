@@ -14,6 +14,8 @@
 //! A target that was never measured counts as the quickest, so that it is measured; one that only ever
 //! failed as ten seconds. One turn in twenty goes to the target that was not measured for longest.
 
+use smallvec::SmallVec;
+
 use super::affinity::Warm;
 use super::health::Standing;
 use super::pick::Candidate;
@@ -116,16 +118,36 @@ pub(super) fn figures(
     candidate: &Candidate<'_>,
     now: Tick,
 ) -> Figures {
-    let (demand, target) = (&wish.demand, &table.targets[candidate.line.target]);
+    figures_for(By::Balance, table, wish, warm, candidate, now)
+}
+
+/// The figures that a rank asks for; the others are left empty.
+#[inline]
+fn figures_for(
+    by: By,
+    table: &Table,
+    wish: &Wish,
+    warm: Option<Warm>,
+    candidate: &Candidate<'_>,
+    now: Tick,
+) -> Figures {
+    let demand = &wish.demand;
     let answer = demand.output.unwrap_or(ANSWER_TOKENS).min(ANSWER_TOKENS);
-    let is_warm = warm.is_some_and(|warm| warm.target == candidate.line.target);
-    let cached = warm.filter(|_| is_warm).map_or(0, |warm| warm.tokens.min(demand.prompt));
-    let reading = target.speed.read(now);
-    let time =
-        time(&reading, f64::from(answer)).map(|time| time * if is_warm { WARM_TIME } else { 1.0 });
-    let price = candidate.facts.price;
-    let cost = price.map(|price| price.of(demand.prompt, cached, answer));
-    Figures { cost, time, reading, cached }
+    let warm = warm.filter(|warm| warm.target == candidate.line.target);
+    let mut figures = Figures {
+        cached: warm.map_or(0, |warm| warm.tokens.min(demand.prompt)),
+        ..Figures::default()
+    };
+    if matches!(by, By::Price | By::Balance) {
+        let price = candidate.facts.price;
+        figures.cost = price.map(|price| price.of(demand.prompt, figures.cached, answer));
+    }
+    if by.is_measured() {
+        figures.reading = table.targets[candidate.line.target].speed.read(now);
+        let share = if warm.is_some() { WARM_TIME } else { 1.0 };
+        figures.time = time(&figures.reading, f64::from(answer)).map(|time| time * share);
+    }
+    figures
 }
 
 fn time(reading: &Reading, answer: f64) -> Option<f64> {
@@ -139,7 +161,7 @@ fn time(reading: &Reading, answer: f64) -> Option<f64> {
 }
 
 /// The score of each candidate by which it is sorted: lower is better.
-fn score(by: By, figures: &Figures, terms: &Terms) -> f64 {
+fn score(by: By, figures: &Figures, best: &Best) -> f64 {
     match by {
         By::Order | By::Weight => 0.0,
         By::Price => figures.cost.unwrap_or(f64::MAX),
@@ -153,7 +175,10 @@ fn score(by: By, figures: &Figures, terms: &Terms) -> f64 {
             None if figures.reading.errors > 0.0 => f64::MAX,
             None => 0.0,
         },
-        By::Balance => 0.4 * terms.price + 0.4 * terms.time + 0.5 * terms.failures - terms.warm,
+        By::Balance => {
+            let terms = terms(figures, best);
+            0.4 * terms.price + 0.4 * terms.time + 0.5 * terms.failures - terms.warm
+        }
     }
 }
 
@@ -171,8 +196,8 @@ pub struct Terms {
 }
 
 /// The best figures of a group.
-#[derive(Clone, Copy, Debug)]
-struct Best {
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Best {
     cost: f64,
     time: f64,
 }
@@ -186,7 +211,7 @@ impl Best {
     }
 }
 
-fn terms(figures: &Figures, best: &Best) -> Terms {
+pub(super) fn terms(figures: &Figures, best: &Best) -> Terms {
     let behind = |best: f64, own: f64| if own > 0.0 { 1.0 - best / own } else { 0.0 };
     Terms {
         price: figures.cost.map_or(0.5, |cost| behind(best.cost, cost)),
@@ -209,28 +234,59 @@ pub(super) fn rank(group: &mut [Candidate<'_>], by: By, wish: &Wish, ground: &Gr
     if by == By::Order || group.len() < 2 {
         return;
     }
-    if by == By::Weight {
-        draw(group, ground.turn);
-    } else {
-        for candidate in group.iter_mut() {
-            candidate.figures = figures(ground.table, wish, ground.warm, candidate, ground.now);
+    match by {
+        By::Weight => draw(group, ground.turn),
+        By::Order => {}
+        By::Price | By::Time | By::Latency | By::Throughput | By::Balance => {
+            sort(group, by, wish, ground);
         }
-        let best = Best::of(group.iter().map(|candidate| &candidate.figures));
-        for candidate in group.iter_mut() {
-            candidate.terms = terms(&candidate.figures, &best);
-            candidate.score = score(by, &candidate.figures, &candidate.terms);
-        }
-        group.sort_by(|a, b| a.score.total_cmp(&b.score));
     }
     for candidate in group.iter_mut() {
         candidate.by = by;
-        if candidate.why != Why::Credential {
+        if candidate.why != Why::Credential && candidate.why != Why::Explored {
             candidate.why = Why::Ranked;
         }
     }
-    if by.is_measured() {
-        explore(group, by, ground);
+}
+
+/// Sorts by score. What is moved about are scores and places; candidates are moved once.
+fn sort(group: &mut [Candidate<'_>], by: By, wish: &Wish, ground: &Ground<'_>) {
+    let one =
+        |candidate: &Candidate<'_>| figures(ground.table, wish, ground.warm, candidate, ground.now);
+    let all: SmallVec<[Figures; 64]> = group.iter().map(one).collect();
+    let best = Best::of(all.iter());
+    let mut ranks: SmallVec<[Rank; 64]> = SmallVec::with_capacity(group.len());
+    for (index, (candidate, figures)) in group.iter_mut().zip(&all).enumerate() {
+        candidate.best = best;
+        candidate.score = score(by, figures, &best);
+        ranks.push(Rank { score: candidate.score, from: index as u32, at: figures.reading.at });
     }
+    ranks.sort_by(|a, b| a.score.total_cmp(&b.score));
+    let explored = by.is_measured() && explore(&mut ranks, group, by, ground);
+    // Follows each circle of the permutation.
+    for start in 0..ranks.len() {
+        let mut at = start;
+        loop {
+            let from = ranks[at].from as usize;
+            ranks[at].from = at as u32;
+            if from == start {
+                break;
+            }
+            group.swap(at, from);
+            at = from;
+        }
+    }
+    if explored {
+        group[0].why = Why::Explored;
+    }
+}
+
+/// A candidate's score, where it stands, and when it was measured last.
+#[derive(Clone, Copy)]
+struct Rank {
+    score: f64,
+    from: u32,
+    at: Tick,
 }
 
 /// Puts the model whose share the turn falls into first, the others behind it by their weight. The turn
@@ -265,29 +321,27 @@ fn draw(group: &mut [Candidate<'_>], turn: u32) {
 }
 
 /// Lets targets be measured: those that never were, in turn, and now and then the one that was not for
-/// longest.
-fn explore(group: &mut [Candidate<'_>], by: By, ground: &Ground<'_>) {
-    let is_well = |candidate: &Candidate<'_>| match candidate.standing {
+/// longest. Says whether the first one explores.
+fn explore(ranks: &mut [Rank], group: &[Candidate<'_>], by: By, ground: &Ground<'_>) -> bool {
+    // Unmeasured ones stand first: requests at once are spread over them.
+    let never = ranks.iter().take_while(|rank| rank.at == Tick(0)).count();
+    if never > 1 && by != By::Balance {
+        ranks[..never].rotate_left(ground.turn as usize % never);
+    }
+    if never > 0 || ground.turn % EXPLORE != EXPLORE - 1 {
+        return false;
+    }
+    let is_well = |rank: &Rank| match group[rank.from as usize].standing {
         Standing::Ready | Standing::HalfOpen => true,
         Standing::Open { .. } | Standing::Cooling { .. } => false,
     };
-    // Unmeasured ones stand first: requests at once are spread over them.
-    let never = group.iter().take_while(|c| c.figures.reading.at == Tick(0)).count();
-    if never > 1 && by != By::Balance {
-        group[..never].rotate_left(ground.turn as usize % never);
-    }
-    if never > 0 || ground.turn % EXPLORE != EXPLORE - 1 {
-        return;
-    }
-    let oldest = (1..group.len())
-        .filter(|index| is_well(&group[*index]))
-        .min_by_key(|index| group[*index].figures.reading.at);
-    if let Some(index) = oldest
-        && group[index].figures.reading.at + EXPLORE_AGE <= ground.now
-    {
-        group[..=index].rotate_right(1);
-        group[0].why = Why::Explored;
-    }
+    let well = (1..ranks.len()).filter(|index| is_well(&ranks[*index]));
+    let oldest = well.min_by_key(|index| ranks[*index].at);
+    let Some(index) = oldest.filter(|index| ranks[*index].at + EXPLORE_AGE <= ground.now) else {
+        return false;
+    };
+    ranks[..=index].rotate_right(1);
+    true
 }
 
 #[cfg(test)]

@@ -173,7 +173,7 @@ fn a_flapping_provider_costs_no_request_and_gets_its_traffic_back() {
     let minute = 60_000_000;
     // Down for three seconds of every six, for a minute; well afterwards.
     let flaps: Habit = Rc::new(move |now: Tick, _| {
-        let is_down = now.0 < minute && now.0 / 3_000_000 % 2 == 0;
+        let is_down = now.0 < minute && (now.0 / 3_000_000).is_multiple_of(2);
         if is_down { Deed::Refuse } else { Deed::Serve(Ms(50)) }
     });
     let load = Load { model: "m", clients: 4, each: 400, gap: Ms(150) };
@@ -208,7 +208,11 @@ fn a_hedge_at_p95_halves_the_late_starts_for_few_attempts() {
     // One start in twenty is slow.
     let habits = || -> Vec<Habit> {
         let slow = |_: Tick, number: u32| {
-            Deed::Serve(if number % 20 == 0 { Ms(1_800) } else { Ms(90 + number % 7 * 10) })
+            Deed::Serve(if number.is_multiple_of(20) {
+                Ms(1_800)
+            } else {
+                Ms(90 + number % 7 * 10)
+            })
         };
         vec![Rc::new(slow), always(Deed::Serve(Ms(100)))]
     };
