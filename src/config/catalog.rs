@@ -254,8 +254,6 @@ struct Vendor {
     /// About `can` and `cannot`, for a person.
     #[serde(default, rename = "source")]
     _source: String,
-    #[serde(default, rename = "date")]
-    _date: String,
 }
 
 #[derive(Deserialize)]

@@ -35,6 +35,8 @@ pub struct Demand {
     pub structure: u32,
     /// Tokens of the answer that it allows, if it says so.
     pub output: Option<u32>,
+    /// It has `messages`, so that a chat is asked for, whatever it came to.
+    pub chats: bool,
     /// A hash of its leading turns, the same for all requests of one conversation; 0: it has none.
     pub thread: u64,
     /// The tokens of those leading turns and the tools: what a warm cache holds at least.
@@ -82,7 +84,10 @@ pub fn read(body: &[u8], members: &[Member]) -> Demand {
     for member in members {
         let value = member.value;
         match &*member.name(body) {
-            "messages" | "input" | "prompt" => turns = Some(value),
+            name @ ("messages" | "input" | "prompt") => {
+                scan.chats |= name == "messages";
+                turns = Some(value);
+            }
             "system" | "instructions" => {
                 scan.walk(value, Place::Text);
                 scan.thread = hash(scan.thread, value.raw(body));
@@ -115,6 +120,7 @@ pub fn read(body: &[u8], members: &[Member]) -> Demand {
         structure: tokens(scan.structure),
         media: u32::try_from(scan.media).unwrap_or(u32::MAX),
         output: scan.output,
+        chats: scan.chats,
         thread: scan.thread,
         lead: tokens(scan.lead),
     }
@@ -184,6 +190,7 @@ struct Scan<'b> {
     body: &'b [u8],
     needs: Needs,
     output: Option<u32>,
+    chats: bool,
     quarters: u64,
     /// Of these, by structure.
     structure: u64,

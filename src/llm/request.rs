@@ -228,7 +228,10 @@ impl Ask {
             }
         }
         ask.finish(surface, &seen)?;
-        ask.demand = demand::read(body, &members);
+        // Elsewhere the same words mean other things: `n` images, say.
+        if surface.is_understood() || surface == Surface::Explain {
+            ask.demand = demand::read(body, &members);
+        }
         ask.cut(&members, &cuts);
         ask.edits.sort_by_key(|edit| edit.range().start);
         Ok(ask)

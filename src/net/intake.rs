@@ -262,7 +262,7 @@ pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish {
         require: ask.prefs.require,
         purpose: match ask.surface {
             Surface::Embeddings => Some(Use::Embedding),
-            surface if surface.is_conversation() => Some(Use::Chat),
+            surface if surface.is_conversation() || ask.demand.chats => Some(Use::Chat),
             _ => None,
         },
     }
