@@ -22,8 +22,13 @@ const SECRET: &str = "sk-inline-0123456789";
 fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
     let value = match reference {
         Ref::Env(name) => match name.as_str() {
-            "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" => "sk-test-1\n",
+            "KEY" | "OPENAI_API_KEY" | "FIRSTBYTE_KEY" | "AZURE_OPENAI_API_KEY" => "sk-test-1\n",
+            "COHERE_KEY" | "MISTRAL_KEY" => "sk-test-4",
             "OTHER" | "LOCAL_KEY_A" => "sk-test-2",
+            "AWS_ACCESS_KEY_ID" => "AKID",
+            "AWS_SECRET_ACCESS_KEY" => "aws/secret+\n",
+            "AWS_SESSION_TOKEN" => "aws-token==",
+            "GROQ_API_KEY" => "gsk-test",
             "EMPTY" => "\r\n",
             "BINARY" => "a\r\nb",
             _ => return Err("is not set".into()),
@@ -32,10 +37,27 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
             "ca.pem" => "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
             "local-key-b" => "sk-test-3\n",
             "not-a-ca.pem" => "hello",
-            _ => return Err("no such file".into()),
+            other => return key_file(other),
         },
     };
     Ok(value.into())
+}
+
+/// Key files of service accounts.
+fn key_file(name: &str) -> Result<Vec<u8>, String> {
+    let (pem, uri) = ("-----BEGIN PRIVATE KEY-----\\n", "https://oauth2.googleapis.com/token");
+    let (kind, project, pem, uri) = match name {
+        "vertex-key.json" => ("service_account", "\"project_id\": \"own\",", pem, uri),
+        "bare-key.json" => ("service_account", "", pem, uri),
+        "user-key.json" => ("authorized_user", "", pem, uri),
+        "no-pem-key.json" => ("service_account", "", SECRET, uri),
+        "clear-text-key.json" => ("service_account", "", pem, "http://token.example/"),
+        _ => return Err("no such file".into()),
+    };
+    let text = format!(
+        "{{\"type\": \"{kind}\", {project} \"private_key\": \"{pem}\", \"client_email\": \"a@b\", \"token_uri\": \"{uri}\"}}"
+    );
+    Ok(text.into_bytes())
 }
 
 fn load(text: &str) -> Result<Config, Vec<Problem>> {
@@ -66,6 +88,10 @@ fn bad_files_give_exactly_their_problems() {
         let text = fs::read_to_string(&path).unwrap();
         let problems = load(&text).expect_err(&path.display().to_string());
         let found = lines(&problems);
+        if std::env::var_os("WRITE_EXPECTED").is_some() {
+            // For a change of words in all of them; what changed is for people to read.
+            fs::write(path.with_extension("expect"), &found).unwrap();
+        }
         let expected = fs::read_to_string(path.with_extension("expect")).unwrap_or_default();
         assert_eq!(found, expected, "{}:\n{found}", path.display());
         assert!(!found.contains(SECRET), "{}", path.display());
@@ -110,8 +136,68 @@ fn the_full_file_says_the_defaults() {
     assert_eq!(model.targets[1].settings.first_content_timeout, Some(Patience::For(Ms(5_000))));
     let local = &config.providers[model.targets[1].provider];
     assert_eq!((local.name.as_str(), local.keys.len(), local.ca.is_some()), ("local", 2, true));
+    let bedrock = config.providers.iter().find(|(_, p)| p.kind == Kind::Bedrock).unwrap().1;
+    assert_eq!(bedrock.base.authority(), "bedrock-runtime.us-east-1.amazonaws.com");
+    let aws = bedrock.aws.as_ref().unwrap();
+    assert_eq!(
+        (aws.access_key.expose(), aws.secret_key.expose()),
+        (&b"AKID"[..], &b"aws/secret+"[..])
+    );
+    assert_eq!(aws.session_token.as_ref().unwrap().expose(), b"aws-token==");
+    assert_eq!((aws.region.as_str(), bedrock.keys.len()), ("us-east-1", 0));
     // The hash of "test", which the file gives in hex.
     assert_eq!(config.auth[1].sha256[..4], [0x9f, 0x86, 0xd0, 0x81]);
+}
+
+#[test]
+fn clouds_are_addressed_by_what_the_section_says() {
+    let at = |section: &str| {
+        let config = load(&format!("[providers.p]\n{section}")).map_err(|p| lines(&p)).unwrap();
+        let (_, provider) = config.providers.iter().next().unwrap();
+        (provider.base.text(), provider.api_version.clone(), provider.account.clone())
+    };
+    let azure = "kind = \"azure\"\nkey = \"env:KEY\"\nbase_url = \"https://r.openai.azure.com";
+    for end in ["", "/", "/openai", "/openai/v1"] {
+        let dated = format!("{azure}{end}\"\napi_version = \"2025-04-01-preview\"");
+        let (base, version, _) = at(&dated);
+        assert_eq!(base, "https://r.openai.azure.com/openai", "{end}");
+        assert_eq!(version.as_deref(), Some("2025-04-01-preview"));
+        let (base, version, _) = at(&format!("{azure}{end}\""));
+        assert_eq!(
+            (base.as_str(), version),
+            ("https://r.openai.azure.com/openai/v1", None),
+            "{end}"
+        );
+    }
+    let account = "kind = \"vertex\"\nservice_account = \"file:vertex-key.json\"";
+    let google = "googleapis.com/v1/projects";
+    for (section, want) in [
+        (account.to_owned(), format!("https://aiplatform.{google}/own/locations/global")),
+        (
+            format!("{account}\nproject = \"example.com:p\"\nlocation = \"europe-west1\""),
+            format!(
+                "https://europe-west1-aiplatform.{google}/example.com:p/locations/europe-west1"
+            ),
+        ),
+        (
+            format!("{account}\nlocation = \"eu\""),
+            format!("https://aiplatform.eu.rep.{google}/own/locations/eu"),
+        ),
+        (
+            format!("{account}\nbase_url = \"http://127.0.0.1:1/v1\""),
+            String::from("http://127.0.0.1:1/v1/projects/own/locations/global"),
+        ),
+        (
+            String::from("kind = \"vertex\"\nkey = \"env:KEY\""),
+            String::from("https://aiplatform.googleapis.com/v1"),
+        ),
+    ] {
+        let (base, _, account) = at(&section);
+        assert_eq!(base, want, "{section}");
+        let Some(account) = account else { continue };
+        assert_eq!(account.token_url.text(), "https://oauth2.googleapis.com/token");
+        assert_eq!((account.email.as_str(), account.key_id), ("a@b", None));
+    }
 }
 
 /// The keys of `text` by section, as `keys()` names sections: live keys and those of inline tables.
@@ -291,14 +377,131 @@ fn the_config_speaks_over_the_catalogue() {
 }
 
 #[test]
+fn a_provider_at_aws_has_a_key_or_a_pair() {
+    let load = |lines: &str| {
+        let text = format!("[providers.p]\nkind = \"bedrock\"\n{lines}");
+        let config = load(&text).map_err(|p| self::lines(&p)).unwrap();
+        config.providers.iter().next().unwrap().1.clone()
+    };
+    let key = load("region = \"eu-west-1\"\nkey = \"env:KEY\"\n");
+    assert_eq!(key.base.authority(), "bedrock-runtime.eu-west-1.amazonaws.com");
+    assert!(key.aws.is_none() && key.keys.len() == 1);
+    // Where an address is written, a key needs no region, and a pair is signed for its own.
+    let url = "base_url = \"http://127.0.0.1:4566\"\n";
+    assert!(load(&format!("{url}key = \"env:KEY\"\n")).aws.is_none());
+    let pair = "access_key = \"env:KEY\"\nsecret_key = \"env:OTHER\"\nregion = \"eu-west-1\"\n";
+    let pair = load(&format!("{url}{pair}"));
+    assert_eq!(pair.base.authority(), "127.0.0.1:4566");
+    let aws = pair.aws.as_ref().unwrap();
+    assert!(aws.session_token.is_none() && aws.region == "eu-west-1");
+    let shown = format!("{pair:?}");
+    assert!(!shown.contains("sk-test"), "{shown}");
+}
+
+/// The provider that an environment stands for, and whether it signs.
+fn of_env(set: &[(&str, &str)]) -> Option<(String, String, bool)> {
+    let lookup = |reference: &Ref| match reference {
+        Ref::Env(name) => set
+            .iter()
+            .find(|(known, _)| known == name)
+            .map(|(_, value)| value.as_bytes().to_vec())
+            .ok_or_else(|| "is not set".to_owned()),
+        Ref::File(_) => Err("no such file".to_owned()),
+    };
+    let config = config::from_env(&lookup).map_err(|p| lines(&p)).unwrap()?;
+    assert_eq!(config.providers.len(), 1);
+    let (_, provider) = config.providers.iter().next().unwrap();
+    Some((provider.name.clone(), provider.base.authority(), provider.aws.is_some()))
+}
+
+#[test]
+fn from_env_merges_vendors_of_one_model() {
+    let lookup = |reference: &Ref| match reference {
+        Ref::Env(name) if name == "GROQ_API_KEY" || name == "OPENROUTER_API_KEY" => Ok(b"k".into()),
+        _ => Err("is not set".to_owned()),
+    };
+    let config = config::from_env(&lookup).map_err(|p| lines(&p)).unwrap().unwrap();
+    let model = config.models.iter().find(|(_, model)| model.name == "openai/gpt-oss-20b");
+    let targets = &model.unwrap().1.targets;
+    let names: Vec<_> = targets.iter().map(|t| &*config.providers[t.provider].name).collect();
+    assert_eq!(names, ["groq", "openrouter"]);
+}
+
+#[test]
+fn from_env_enables_bedrock_in_a_region_alone() {
+    let bearer = ("AWS_BEARER_TOKEN_BEDROCK", "token");
+    let region = ("AWS_REGION", "eu-west-1");
+    let (id, secret) = (("AWS_ACCESS_KEY_ID", "AKID"), ("AWS_SECRET_ACCESS_KEY", "s"));
+    let here =
+        |signs| Some(("bedrock".into(), "bedrock-runtime.eu-west-1.amazonaws.com".into(), signs));
+    assert_eq!(of_env(&[bearer]), None);
+    assert_eq!(of_env(&[id, secret]), None);
+    assert_eq!(of_env(&[region, id]), None);
+    assert_eq!(of_env(&[region, id, ("AWS_SECRET_ACCESS_KEY", "")]), None);
+    assert_eq!(of_env(&[region]), None);
+    assert_eq!(of_env(&[region, bearer]), here(false));
+    assert_eq!(of_env(&[region, id, secret]), here(true));
+    assert_eq!(of_env(&[region, id, secret, ("AWS_SESSION_TOKEN", "t")]), here(true));
+    // The key is meant for Bedrock alone, the pair for all of AWS.
+    assert_eq!(of_env(&[region, bearer, id, secret]), here(false));
+    let other = ("AWS_DEFAULT_REGION", "eu-west-1");
+    assert_eq!(of_env(&[other, bearer]), here(false));
+    assert_eq!(of_env(&[("AWS_DEFAULT_REGION", "us-east-1"), region, bearer]), here(false));
+}
+
+#[test]
 fn from_env_serves_the_catalogue_or_nothing() {
     let none = |_: &Ref| Err("is not set".to_owned());
     assert!(config::from_env(&none).unwrap().is_none());
     assert!(config::from_env(&|_: &Ref| Ok(Vec::new())).unwrap().is_none());
     let config = config::from_env(&lookup).map_err(|p| lines(&p)).unwrap().unwrap();
-    assert_eq!(config.providers.len(), 1);
-    assert_eq!(config.models.len(), config::catalog::of(Kind::Openai).count());
+    let names: Vec<_> = config.providers.iter().map(|(_, provider)| &*provider.name).collect();
+    assert_eq!(names, ["openai", "groq"]);
+    assert_eq!(config.models.len(), {
+        let kinds = config.providers.iter().map(|(_, provider)| provider.kind);
+        kinds.map(|kind| config::catalog::of(kind).count()).sum::<usize>()
+    });
     assert_eq!(config.passthrough.map(|id| config.providers[id].name.as_str()), Some("openai"));
     let problems = config::from_env(&|_: &Ref| Ok(b"two words".to_vec())).unwrap_err();
     assert!(lines(&problems).contains("OPENAI_API_KEY") && !lines(&problems).contains("two words"));
+}
+
+#[test]
+fn a_vendor_needs_only_its_key() {
+    // Azure and Vertex are at another address for each customer.
+    let at_home = |kind: &Kind| kind.sends() && !kind.base_url().is_empty();
+    for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| at_home(kind)) {
+        let mut text = format!("[providers.p]\nkind = \"{name}\"\nkey = \"env:KEY\"\n");
+        // Where a vendor has several places, one must be named.
+        let region = if kind.signs() { "us-east-1" } else { "" };
+        if !region.is_empty() {
+            text += &format!("region = \"{region}\"\n");
+        }
+        let config = load(&text).map_err(|p| lines(&p)).unwrap();
+        let (_, provider) = config.providers.iter().next().unwrap();
+        assert_eq!((provider.kind, provider.kind.name()), (*kind, *name));
+        let base = &provider.base;
+        let scheme = if base.tls { "https" } else { "http" };
+        assert_eq!(
+            format!("{scheme}://{}{}", base.authority(), base.path),
+            kind.base_url().replace("{region}", region),
+            "{name}"
+        );
+        let variable = kind.key_variable();
+        let first = Kind::NAMES.iter().find(|(_, kind)| kind.key_variable() == variable);
+        if variable.is_empty() || first.is_none_or(|(first, _)| first != name) {
+            continue;
+        }
+        let only = |reference: &Ref| match reference {
+            Ref::Env(asked) if asked == variable => Ok(b"k".to_vec()),
+            Ref::Env(asked) if kind.signs() && asked == "AWS_REGION" => Ok(region.into()),
+            Ref::Env(_) | Ref::File(_) => Err(String::from("is not set")),
+        };
+        let config = config::from_env(&only).map_err(|p| lines(&p)).unwrap().unwrap();
+        let (_, provider) = config.providers.iter().next().unwrap();
+        assert_eq!(
+            (provider.name.as_str(), provider.kind, config.providers.len()),
+            (*name, *kind, 1)
+        );
+    }
 }

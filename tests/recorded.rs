@@ -14,6 +14,9 @@
     reason = "a test says what is wrong by failing"
 )]
 
+#[path = "recorded/requests.rs"]
+mod requests;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -22,6 +25,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use firstbyte::app::translate::{Order, Translated, known, translate};
+
+#[path = "recorded/messages.rs"]
+mod messages;
+#[path = "recorded/responses.rs"]
+mod responses;
 
 /// Rows whose reading differs, with why. Each stands in `docs/fixtures.md` too.
 const DIFFERENT: &[&str] = &[
@@ -358,11 +366,15 @@ impl Seen {
 }
 
 fn compare(got: &Translated, expect: &Value, stream: bool, done: bool) -> Result<(), String> {
-    let seen = read(got, stream)?;
+    judge(read(got, stream)?, got.good, expect, !stream || done)
+}
+
+/// Compares what a client saw with what was expected. `ended`: the body says that it is all.
+fn judge(seen: Seen, good: bool, expect: &Value, ended: bool) -> Result<(), String> {
     // `[DONE]`, or a whole body, without a finish reason is no error: the reason is derived.
-    let derived = expect["error"].is_null() && got.good && (!stream || done);
+    let derived = expect["error"].is_null() && good && ended;
     if expect["terminal"] == false && !derived {
-        if got.good || seen.error.is_none() {
+        if good || seen.error.is_none() {
             return Err(format!("a good end where there was none: {seen:?}"));
         }
         return Ok(());
@@ -370,7 +382,7 @@ fn compare(got: &Translated, expect: &Value, stream: bool, done: bool) -> Result
     if expect["error"].is_string() {
         return if seen.error.is_some() { Ok(()) } else { Err("the error is lost".into()) };
     }
-    if !got.good || !seen.done {
+    if !good || !seen.done {
         return Err(format!("a bad end: {:?}", seen.error));
     }
     let same = |what: &str, got: &str, want: &Value| {

@@ -35,6 +35,8 @@ use firstbyte::rt::sim::{Faults, SimReader, SimRt, SimStop, SimWriter, World};
 use firstbyte::rt::{Accept as _, Reader as _, Rt, Stop as _, Writer as _, until};
 use firstbyte::wire::http1::{body::Body, head};
 
+#[path = "sim/patience.rs"]
+mod patience;
 #[path = "sim/storm.rs"]
 mod storm;
 
@@ -131,10 +133,17 @@ enum Act {
     NoDone,
     Status(u16),
     ErrorAt(u32),
+    /// An event that is an error by its name alone, and then a good end.
+    NamedErrorAt(u32),
     MalformedAt(u32),
     Empty,
-    CutAt { byte: u32, reset: bool },
-    HangAt { byte: u32 },
+    CutAt {
+        byte: u32,
+        reset: bool,
+    },
+    HangAt {
+        byte: u32,
+    },
     CloseAfter,
 }
 
@@ -144,7 +153,8 @@ fn draw(rng: &mut Rng) -> Act {
         0..=5 => Act::Good,
         6 => Act::NoDone,
         7 => Act::Status([503, 429, 500, 400, 401, 529][rng.below(6) as usize]),
-        8 => Act::ErrorAt(rng.below(4)),
+        8 if rng.one_in(2) => Act::ErrorAt(rng.below(4)),
+        8 => Act::NamedErrorAt(rng.below(4)),
         9 => Act::MalformedAt(rng.below(4)),
         10 => Act::Empty,
         11 | 12 => Act::CutAt { byte, reset: rng.one_in(2) },
@@ -198,6 +208,10 @@ fn respond(act: Act, tag: &str, stream: bool, rng: &mut Rng) -> Response {
                 parts.truncate(at as usize);
                 parts.push("data: {\"error\":{\"message\":\"broken\"}}\n\n".into());
             }
+            Act::NamedErrorAt(at) => {
+                parts.truncate(at as usize);
+                parts.push("event: error\ndata: {\"detail\":\"broken\"}\n\n".into());
+            }
             Act::MalformedAt(at) => {
                 parts.truncate(at as usize);
                 parts.push("data: {\"choices\":[}\n\n".into());
@@ -221,6 +235,7 @@ fn respond(act: Act, tag: &str, stream: bool, rng: &mut Rng) -> Response {
         good.bytes.extend(b"0\r\n\r\n");
     } else {
         let body = match act {
+            Act::NamedErrorAt(_) => String::from("{\"choices\":[]}"),
             Act::ErrorAt(_) => String::from("{\"error\":{\"message\":\"broken\"}}"),
             Act::MalformedAt(_) => String::from("{\"choices\":"),
             Act::Empty => String::new(),

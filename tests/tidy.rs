@@ -33,7 +33,7 @@ const FLOORS: &[Floor] = &[
     Floor {
         name: "wire",
         below: &["base"],
-        crates: &["crc32fast", "httparse", "memchr", "simd_json", "smallvec"],
+        crates: &["crc32fast", "hmac", "httparse", "memchr", "sha2", "simd_json", "smallvec"],
         pure: true,
     },
     Floor {
@@ -51,13 +51,13 @@ const FLOORS: &[Floor] = &[
     Floor {
         name: "config",
         below: &["base", "llm"],
-        crates: &["serde", "toml", "sha2"],
+        crates: &["serde", "serde_json", "toml", "sha2"],
         pure: true,
     },
     Floor {
         name: "route",
         below: &["base", "config"],
-        crates: &["smallvec", "serde_json", "toml"],
+        crates: &["arc_swap", "smallvec", "serde_json", "toml"],
         pure: true,
     },
     Floor {

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::app::control::{self, Origin};
-use crate::app::{demo, models, sandbox, say, serve, translate};
+use crate::app::{demo, models, sandbox, say, serve, tokens, translate};
 use crate::config::{Config, Problem};
 use crate::llm::dialects::Dialect;
 use crate::llm::request::{Ask, Surface};
@@ -25,7 +25,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve clients. Without a config file: the providers whose key variables are set
-    /// (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY), or, with none set, the built-in sandbox providers.
+    /// (OPENAI_API_KEY, ANTHROPIC_API_KEY and the like), or, with none set, the built-in sandbox providers.
     Serve {
         /// The config file (TOML).
         #[arg(short, long, value_name = "FILE")]
@@ -191,6 +191,7 @@ fn check(path: &Path) -> Result<(), Stop> {
     let origin = path.display().to_string();
     let config = control::load(path).map_err(|found| Stop::config(&origin, &found))?;
     let table = route::compile(&config, None).map_err(|found| Stop::config(&origin, &found))?;
+    tokens::check(&config).map_err(|found| Stop::config(&origin, &found))?;
     say::line(&format!(
         "{origin} is good: {} providers, {} models, {} routes, {} targets",
         config.providers.len(),

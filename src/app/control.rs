@@ -3,12 +3,12 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::mpsc::{Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::app::worker::{self, Workers};
-use crate::app::{resolver, say};
+use crate::app::{resolver, say, tokens};
 use crate::config::{self, Config, Problem, Ref};
 use crate::net::beacon::Level;
 use crate::net::core::{Shared, Snapshot};
@@ -16,8 +16,8 @@ use crate::net::names::Names;
 use crate::net::watch::Watch;
 use crate::route;
 
-/// How long the start waits for names to resolve; they go on resolving afterwards.
-const FIRST_NAMES: Duration = Duration::from_secs(3);
+/// How long the start waits for names to resolve, and for tokens; both go on afterwards.
+const FIRST_ROUND: Duration = Duration::from_secs(3);
 /// Descriptors below which a gateway is cramped.
 const DESCRIPTORS_WANTED: u64 = 65_536;
 
@@ -92,7 +92,8 @@ pub struct Gateway {
     /// Its cores.
     pub workers: Workers,
     drain: Duration,
-    resolver: Option<(Sender<()>, JoinHandle<()>)>,
+    /// The threads that may block: resolver, and tokens where there are any.
+    aside: Vec<(Sender<()>, JoinHandle<()>)>,
 }
 
 impl Gateway {
@@ -105,11 +106,15 @@ impl Gateway {
         origin: Origin,
         watch: impl FnOnce(&route::Table) -> Result<Arc<dyn Watch>, String>,
     ) -> Result<Gateway, String> {
+        tokens::check(config).map_err(|problems| lines(&problems))?;
         let table = route::compile(config, None).map_err(|problems| lines(&problems))?;
         let watch = watch(&table)?;
         let snapshot = Snapshot::new(1, config.server.clone(), config.auth.clone(), table)?;
         let shared = Arc::new(Shared::new(snapshot, Names::default(), watch));
-        let resolver = start_resolver(&shared)?;
+        let mut aside = vec![start_aside("resolver", &shared, resolver::run)?];
+        if tokens::are_needed(config) {
+            aside.push(start_aside("tokens", &shared, tokens::run)?);
+        }
         let plan = worker::Plan {
             cores: config.server.cores,
             driver: config.server.driver,
@@ -122,7 +127,7 @@ impl Gateway {
             origin,
             workers,
             drain: Duration::from_millis(u64::from(config.server.drain.0)),
-            resolver: Some(resolver),
+            aside,
         })
     }
 
@@ -137,9 +142,9 @@ impl Gateway {
         }
         self.shared.raise(Level::Stopping);
         self.workers.join();
-        if let Some((quit, thread)) = self.resolver.take() {
+        for (quit, thread) in self.aside.drain(..) {
             drop(quit);
-            // It may hang in the system's resolver; the process ends without it.
+            // It may hang in what blocks; the process ends without it.
             if thread.is_finished() {
                 let _ = thread.join();
             }
@@ -147,21 +152,29 @@ impl Gateway {
     }
 }
 
-/// Starts the resolver and waits a moment for its first round.
-fn start_resolver(shared: &Arc<Shared>) -> Result<(Sender<()>, JoinHandle<()>), String> {
+/// What runs on a thread that may block: until the receiver's other end is dropped, and calls back after
+/// its first round.
+type Aside = fn(&Arc<Shared>, &Receiver<()>, Box<dyn FnOnce() + Send>, fn(&str));
+
+/// Starts such a thread and waits a moment for its first round.
+fn start_aside(
+    name: &'static str,
+    shared: &Arc<Shared>,
+    run: Aside,
+) -> Result<(Sender<()>, JoinHandle<()>), String> {
     let (quit, quitting) = channel();
     let (tell, told) = channel();
-    let resolving = shared.clone();
-    let ready = move || {
+    let shared = shared.clone();
+    let ready = Box::new(move || {
         // Nobody waits any more once the start has gone on without it.
         let _ = tell.send(());
-    };
+    });
     let thread = std::thread::Builder::new()
-        .name(String::from("resolver"))
-        .spawn(move || resolver::run(&resolving, &quitting, ready, say::log))
-        .map_err(|error| format!("the resolver can't be started: {error}"))?;
-    if told.recv_timeout(FIRST_NAMES).is_err() {
-        say::log("some provider names have not resolved yet; they go on resolving");
+        .name(String::from(name))
+        .spawn(move || run(&shared, &quitting, ready, say::log))
+        .map_err(|error| format!("the thread {name} can't be started: {error}"))?;
+    if told.recv_timeout(FIRST_ROUND).is_err() {
+        say::log(&format!("the first round of {name} is not over yet; it goes on"));
     }
     Ok((quit, thread))
 }

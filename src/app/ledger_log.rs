@@ -6,11 +6,13 @@
 //! that failed because of the gateway's own credential or mapping.
 //!
 //! It never holds a credential, a prompt or an answer: the ledger has none. Names that a client chose
-//! are cut to `NAME_BYTES_MAX` and escaped.
+//! are cut and escaped.
 //!
 //! ```text
 //! {"id":"r1","ts":"2026-01-31T10:00:00.041Z","status":200,"ending":"good","attempts":[{..},{..}],..}
 //! ```
+
+mod line;
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
@@ -22,14 +24,12 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
-
 use crate::app::say;
 use crate::base::fail::Fault;
 use crate::base::ids::{Id as _, TargetId};
-use crate::base::tick::{Ms, Tick, UnixMs};
+use crate::base::tick::{Ms, Tick};
 use crate::config::{GatewayKey, LedgerTo};
-use crate::exchange::ledger::{AttemptRecord, Ending, Ledger};
+use crate::exchange::ledger::{AttemptRecord, Ledger};
 
 /// Ledgers that may wait for the writer: a tenth of a second of several busy cores.
 const QUEUE: usize = 4096;
@@ -44,11 +44,9 @@ const GATHER: Duration = Duration::from_millis(2);
 const FLUSH_MAX: Duration = Duration::from_secs(2);
 /// How often the same target is warned about.
 const WARN_EVERY: Ms = Ms(60_000);
-/// Bytes of a name that are written; a client may choose names as long as its body.
-const NAME_BYTES_MAX: usize = 256;
 
 /// Takes the lines of a batch.
-type Sink = Box<dyn FnMut(&str) -> io::Result<()> + Send>;
+type Sink = Box<dyn FnMut(&[u8]) -> io::Result<()> + Send>;
 /// Takes a warning.
 type Warn = Box<dyn FnMut(&str) + Send>;
 
@@ -100,13 +98,13 @@ impl Log {
         let sink: Option<Sink> = match to {
             LedgerTo::Off => None,
             LedgerTo::Stdout => Some(Box::new(|lines| {
-                say::text(lines);
+                say::bytes(lines);
                 Ok(())
             })),
             LedgerTo::File(path) => {
                 let mut file = append_to(path)
                     .map_err(|error| format!("log.ledger: {path} can't be opened: {error}"))?;
-                Some(Box::new(move |lines| file.write_all(lines.as_bytes())))
+                Some(Box::new(move |lines| file.write_all(lines)))
             }
         };
         Log::with(sink, Box::new(say::log), keys, QUEUE)
@@ -188,7 +186,7 @@ struct Writer {
 
 impl Writer {
     fn run(mut self, queue: &Receiver<Ledger>) {
-        let mut lines = String::new();
+        let mut lines = Vec::new();
         while let Ok(first) = queue.recv() {
             lines.clear();
             let mut count = 1;
@@ -210,16 +208,15 @@ impl Writer {
         }
     }
 
-    fn note(&mut self, ledger: &Ledger, lines: &mut String) {
+    fn note(&mut self, ledger: &Ledger, lines: &mut Vec<u8>) {
         self.warnings.look(ledger);
         if self.sink.is_some() {
             let key = ledger.key.and_then(|key| self.keys.get(key.index()));
-            *lines += &to_json(ledger, key.map(String::as_str)).to_string();
-            lines.push('\n');
+            line::write(ledger, key.map(String::as_str), lines);
         }
     }
 
-    fn write(&mut self, lines: &str, count: u64) {
+    fn write(&mut self, lines: &[u8], count: u64) {
         let Some(sink) = &mut self.sink else { return };
         let Err(error) = sink(lines) else { return };
         self.state.dropped.fetch_add(count, Ordering::Relaxed);
@@ -246,7 +243,7 @@ impl Warnings {
                 self.last.get(&attempt.target).is_none_or(|at| *at + WARN_EVERY <= ledger.ended);
             if due {
                 self.last.insert(attempt.target, ledger.ended);
-                let name = clip(&attempt.name).escape_debug();
+                let name = line::clip(&attempt.name).escape_debug();
                 (self.warn)(&format!("warning: {name}: status {}: {check}", attempt.status));
             }
         }
@@ -271,98 +268,6 @@ fn what_to_check(attempt: &AttemptRecord) -> Option<&'static str> {
 /// Whether an attempt failed because of the gateway's own credential or mapping.
 pub fn is_our_fault(attempt: &AttemptRecord) -> bool {
     what_to_check(attempt).is_some()
-}
-
-/// The ledger as the log has it; `key` is the name of the gateway key that it came with.
-pub fn to_json(ledger: &Ledger, key: Option<&str>) -> Value {
-    let fault = match ledger.ending {
-        Ending::Cut(fault) => Some(fault.name()),
-        Ending::Good | Ending::Local | Ending::Error | Ending::Gone => None,
-    };
-    let usage = ledger.usage.map(|usage| {
-        json!({
-            "prompt": usage.prompt,
-            "completion": usage.completion,
-            "cached": usage.cached,
-            "reasoning": usage.reasoning,
-        })
-    });
-    let attempts: Vec<Value> =
-        ledger.attempts.iter().map(|attempt| attempt_json(attempt, ledger.ended)).collect();
-    json!({
-        "ts": rfc3339(ledger.wall),
-        "id": &*ledger.id,
-        "key": key,
-        "surface": ledger.surface.name(),
-        "stream": ledger.stream,
-        "model": clip(&ledger.model),
-        "status": ledger.status,
-        "ending": ledger.ending.name(),
-        "fault": fault,
-        "committed_by": ledger.committed.map(|(_, by)| by.name()),
-        "commit_ms": ledger.committed.map(|(at, _)| at.ms_since(ledger.began)),
-        "attempts": attempts,
-        "provider": ledger.answered().map(|attempt| clip(&attempt.name)),
-        "events": ledger.events,
-        "bytes_in": ledger.bytes_in,
-        "bytes_out": ledger.bytes_out,
-        "usage": usage,
-        "wasted_bytes": ledger.wasted,
-        "budget_spent": ledger.budget_spent,
-        "opened": ledger.opened,
-        "total_ms": ledger.ended.ms_since(ledger.began),
-    })
-}
-
-/// One attempt; its times count from its own start.
-fn attempt_json(attempt: &AttemptRecord, now: Tick) -> Value {
-    let ms = |at: Tick| at.ms_since(attempt.began);
-    json!({
-        "target": clip(&attempt.name),
-        "outcome": attempt.outcome().to_string(),
-        "fault": attempt.failure.map(|failure| failure.fault.name()),
-        "status": attempt.status,
-        "ms": ms(attempt.ended.unwrap_or(now)),
-        "head_ms": attempt.head.map(ms),
-        "first_ms": attempt.first.map(ms),
-        "reused": attempt.reused,
-        "replayed": attempt.replayed,
-        "hedge": attempt.hedge,
-        "bytes": attempt.bytes,
-    })
-}
-
-/// The beginning of a name, at most `NAME_BYTES_MAX` bytes of it, whole characters.
-fn clip(name: &str) -> &str {
-    if name.len() <= NAME_BYTES_MAX {
-        return name;
-    }
-    let end = (0..=NAME_BYTES_MAX).rev().find(|at| name.is_char_boundary(*at)).unwrap_or(0);
-    &name[..end]
-}
-
-/// A moment as RFC 3339 has it, in UTC with milliseconds: `2026-01-31T10:00:00.041Z`.
-pub fn rfc3339(at: UnixMs) -> String {
-    let (seconds, ms) = (at.0 / 1000, at.0 % 1000);
-    let (days, second) = (seconds / 86_400, seconds % 86_400);
-    let (year, month, day) = civil(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z")
-}
-
-/// Year, month and day of a count of days since 1970-01-01. Years begin in March here, so that the leap
-/// day is a year's last.
-fn civil(days: u64) -> (u64, u64, u64) {
-    const DAYS_IN_400_YEARS: u64 = 146_097;
-    const DAYS_FROM_0000_03_01_TO_1970: u64 = 719_468;
-    let days = days + DAYS_FROM_0000_03_01_TO_1970;
-    let (era, of_era) = (days / DAYS_IN_400_YEARS, days % DAYS_IN_400_YEARS);
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let from_march = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * from_march + 2) / 5 + 1;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year + u64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

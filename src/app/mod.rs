@@ -13,5 +13,6 @@ pub mod say;
 pub mod serve;
 pub mod signals;
 pub mod timeline;
+pub mod tokens;
 pub mod translate;
 pub mod worker;

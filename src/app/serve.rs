@@ -80,7 +80,7 @@ pub fn run(path: Option<&Path>) -> Result<(), Stop> {
             let sandbox = Sandbox::start(STAND_INS).map_err(no_sandbox)?;
             let config = sandbox_config(&sandbox.addrs)?;
             say::log(
-                "no config file and no key variable (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY): SANDBOX providers answer",
+                "no config file and no key variable (OPENAI_API_KEY, ANTHROPIC_API_KEY and the like): SANDBOX providers answer",
             );
             (config, Origin::Sandbox, Some(sandbox))
         }

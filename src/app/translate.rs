@@ -41,8 +41,13 @@ pub struct Translated {
 
 /// The adapter and surface of a provider's API, by the names of recorded traffic.
 pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
-    let _ = provider;
     match api {
+        "openai-chat" if provider == "mistral" => Some((Kind::Mistral, Surface::Chat)),
+        // Where both are served, the answer tells whose it is.
+        "anthropic-messages" | "gemini-generate" if provider == "vertex" => {
+            Some((Kind::Vertex, Surface::Chat))
+        }
+        "openai-chat" if provider == "azure" => Some((Kind::AZURE, Surface::Chat)),
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
         "cohere-v2-chat" => Some((Kind::Cohere, Surface::Chat)),
         "ollama-chat" | "ollama-generate" => Some((Kind::Ollama, Surface::Chat)),
@@ -138,12 +143,13 @@ impl Play {
     }
 }
 
+/// One upstream model that every kind can be asked for.
 const CONFIG: &str = "
 [providers.p]
 kind = \"openai\"
 base_url = \"http://127.0.0.1:1/v1\"
 [models.model]
-targets = [\"p/model\"]
+targets = [\"p/claude\"]
 ";
 
 fn prepare(order: &Order) -> Option<(Table, Job)> {

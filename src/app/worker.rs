@@ -3,7 +3,6 @@
 //! Listeners are made here once, one for each core and address with SO_REUSEPORT, and kept: a core gets
 //! a duplicate, so that connections wait in the kernel's queue while a core comes back.
 
-use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -12,16 +11,11 @@ use std::sync::mpsc::{Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, Type};
-
 use crate::base::ids::{CoreId, Id as _};
 use crate::config::Driver;
 use crate::net::beacon::Level;
 use crate::net::core::{self, End, Shared};
-use crate::rt::uring::{Engine, Loop, MonoListener};
-
-/// Connections that wait to be accepted, for each core and address.
-const BACKLOG: i32 = 1024;
+use crate::rt::uring::{self, Engine, Loop, MonoListener};
 /// Pause before a core that ended badly is started again, doubled each time up to the limit.
 const RESTART_PAUSE: Duration = Duration::from_millis(50);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -129,8 +123,8 @@ fn listen(addresses: &[SocketAddr], count: usize) -> Result<Vec<Vec<TcpListener>
         let mut row = Vec::new();
         let mut address = *address;
         for _ in 0..count {
-            let listener =
-                bind(address).map_err(|error| format!("can't listen on {address}: {error}"))?;
+            let listener = uring::listen(address)
+                .map_err(|error| format!("can't listen on {address}: {error}"))?;
             // The first one settles the port for the others.
             address = listener.local_addr().unwrap_or(address);
             row.push(listener);
@@ -138,19 +132,6 @@ fn listen(addresses: &[SocketAddr], count: usize) -> Result<Vec<Vec<TcpListener>
         rows.push(row);
     }
     Ok(rows)
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
-    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_reuse_address(true)?;
-    socket.set_reuse_port(true)?;
-    if address.is_ipv6() {
-        socket.set_only_v6(true)?;
-    }
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
 }
 
 /// One core's place.

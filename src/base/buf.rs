@@ -129,6 +129,22 @@ impl Buf {
         }
     }
 
+    /// Leaves room for `bytes` before the window, for `prepend`. Only what is empty can have it.
+    pub fn leave_gap(&mut self, bytes: usize) {
+        debug_assert!(self.is_empty());
+        self.data.clear();
+        self.data.resize(bytes, 0);
+        self.start = bytes;
+    }
+
+    /// Puts bytes before the window, if there is room; says whether there was.
+    pub fn prepend(&mut self, bytes: &[u8]) -> bool {
+        let Some(start) = self.start.checked_sub(bytes.len()) else { return false };
+        self.data[start..self.start].copy_from_slice(bytes);
+        self.start = start;
+        true
+    }
+
     /// Takes the contents, leaves an empty buffer without memory.
     pub fn take(&mut self) -> Buf {
         std::mem::take(self)
@@ -179,6 +195,20 @@ mod tests {
         buf.reserve(10);
         assert_eq!(buf.capacity(), before);
         assert_eq!(buf.as_slice(), &[1; 6]);
+    }
+
+    #[test]
+    fn what_comes_before_takes_the_gap() {
+        let mut buf = Buf::from(&b"x"[..]);
+        buf.consume(1);
+        buf.leave_gap(4);
+        assert!(buf.is_empty());
+        buf.extend(b"body");
+        assert!(buf.prepend(b"4\r\n"));
+        assert_eq!(buf.as_slice(), b"4\r\nbody");
+        assert!(!buf.prepend(b"no"));
+        assert!(buf.prepend(b"y") && !buf.prepend(b"n"));
+        assert_eq!(buf.as_slice(), b"y4\r\nbody");
     }
 
     #[test]

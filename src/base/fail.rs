@@ -66,6 +66,8 @@ faults! {
     RateLimited = "rate_limited", "the provider's rate limit was reached";
     /// 401, 402, 403 or a spent quota: our credential is at fault.
     Credential = "credential", "the provider did not accept the gateway's credential";
+    /// The provider takes access tokens, and none could be fetched yet, or in time.
+    NoToken = "no_token", "the gateway has no access token for the provider";
     /// 404: our mapping of the model is at fault.
     NotFound = "not_found", "the provider does not know the model or path";
     /// The prompt does not fit the model's context window.
@@ -130,6 +132,7 @@ impl FaultSet {
         Fault::Client,
         Fault::ContentPolicy,
         Fault::Unsendable,
+        Fault::NoToken,
         Fault::LostRace,
         Fault::ClientGone,
         Fault::Shutdown,

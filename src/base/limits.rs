@@ -42,6 +42,9 @@ pub const CHOICES_MAX: usize = 128;
 pub const READ_BYTES_MIN: usize = 4 * KIB;
 /// The largest receive buffer of a stream.
 pub const READ_BYTES_MAX: usize = 64 * KIB;
+/// Bytes that the kernel takes for a client beyond what is on its way to it: a write goes on when it has
+/// less, so a reader of a few KB a second is seen to read.
+pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes that may wait for a slow client before reading upstream stops.
 pub const BACKLOG_BYTES_MAX: usize = 64 * KIB;
 /// Bytes of a next request that are read while an answer is still under way.

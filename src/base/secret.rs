@@ -38,6 +38,19 @@ impl fmt::Debug for Secret {
     }
 }
 
+/// What requests to AWS are signed with.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AwsKeys {
+    /// The id of the pair; it goes out with each request.
+    pub access_key: Secret,
+    /// The secret of the pair.
+    pub secret_key: Secret,
+    /// The token of a session, for keys that are lent for a time.
+    pub session_token: Option<Secret>,
+    /// The region that requests are signed for, as `us-east-1`.
+    pub region: String,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

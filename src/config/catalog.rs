@@ -195,8 +195,10 @@ pub fn find(vendor: &str, model: &str) -> Option<&'static Entry> {
 }
 
 fn own_vendor(kind: Kind) -> Option<&'static str> {
-    let own = |vendor: &Vendor| vendor.kind.as_deref() == Some(kind.name());
-    catalogue().vendors.iter().find(|(_, vendor)| own(vendor)).map(|(name, _)| name.as_str())
+    let own = |(name, vendor): &(&'static String, &Vendor)| {
+        *name == kind.name() || vendor.kinds.iter().any(|known| known == kind.name())
+    };
+    catalogue().vendors.iter().find(own).map(|(name, _)| name.as_str())
 }
 
 /// A name without the date at its end.
@@ -245,7 +247,8 @@ struct File {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Vendor {
-    kind: Option<String>,
+    #[serde(default)]
+    kinds: Vec<String>,
     hosts: Vec<String>,
     #[serde(default, deserialize_with = "words")]
     can: Needs,
@@ -338,8 +341,8 @@ mod tests {
     fn the_file_parses_and_is_sound() {
         let file: File = toml::from_str(TEXT).expect("config/catalog.toml");
         for (name, vendor) in &file.vendors {
-            let kind = vendor.kind.as_deref();
-            assert!(kind.is_none_or(|kind| Kind::NAMES.iter().any(|(n, _)| *n == kind)), "{name}");
+            let is_kind = |kind: &String| Kind::NAMES.iter().any(|(known, _)| known == kind);
+            assert!(vendor.kinds.iter().all(is_kind), "{name}");
         }
         assert!(file.groups.iter().all(|group| file.vendors.contains_key(&group.vendor)));
         assert!(entries().len() >= 150, "{}", entries().len());
@@ -377,6 +380,7 @@ mod tests {
             (Kind::Openai, "openai.azure.com.evil.example", None),
             (Kind::Openai, "127.0.0.1", None),
             (Kind::Anthropic, "proxy.internal", Some("anthropic")),
+            (Kind::AZURE, "proxy.internal", Some("azure")),
             (Kind::Responses, "proxy.internal", None),
         ] {
             assert_eq!(vendor_of(kind, host), vendor, "{host}");

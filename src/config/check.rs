@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 
 use sha2::{Digest, Sha256};
 
+use super::aws::{self, Given};
 use super::catalog;
+use super::cloud::{Around, Cloud};
 use super::models::{Known, known_model, model, passthrough, route};
 use super::raw::{self, Node, Reader, Section};
 use super::settings::{self, Level};
@@ -60,23 +62,47 @@ pub(super) fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem
 /// Writes the config that the environment stands for and loads it, so that it passes the same checks.
 pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem>> {
     let mut text = String::new();
+    // Vendors that serve one model under one name are its targets, in the order of the kinds.
+    let mut models: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut used: Vec<&str> = Vec::new();
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
+        // Some kinds usually want no key, some are at another address for each customer, and of several APIs of
+        // one vendor the first is meant.
         let variable = kind.key_variable();
-        // Set to nothing is how a variable is unset in a container's environment.
-        let is_set = lookup(&Ref::Env(variable.to_owned())).is_ok_and(|value| !value.is_empty());
-        if !is_set {
+        if variable.is_empty() || kind.base_url().is_empty() || used.contains(&variable) {
             continue;
         }
+        used.push(kind.key_variable());
+        let Some(credential) = env_credential(*kind, lookup) else { continue };
         if text.is_empty() {
             text = format!("passthrough.provider = \"{name}\"\n");
         }
-        text += &format!("[providers.{name}]\nkind = \"{name}\"\nkey = \"env:{variable}\"\n");
+        text += &format!("[providers.{name}]\nkind = \"{name}\"\n{credential}");
         for entry in catalog::of(*kind) {
-            let model = &entry.model;
-            text += &format!("[models.{model:?}]\ntargets = [\"{name}/{model}\"]\n");
+            let target = format!("{:?}", format!("{name}/{}", entry.model));
+            match models.iter_mut().find(|(model, _)| *model == entry.model) {
+                Some((_, targets)) => targets.push(target),
+                None => models.push((&entry.model, vec![target])),
+            }
         }
     }
+    for (model, targets) in models {
+        text += &format!("[models.{model:?}]\ntargets = [{}]\n", targets.join(", "));
+    }
     if text.is_empty() { Ok(None) } else { load(&text, lookup).map(Some) }
+}
+
+/// The lines that a provider's usual variables stand for; `None` if they are not set.
+fn env_credential(kind: Kind, lookup: Lookup<'_>) -> Option<String> {
+    // Set to nothing is how a variable is unset in a container's environment.
+    let is_set =
+        |name: &str| lookup(&Ref::Env(name.to_owned())).is_ok_and(|value| !value.is_empty());
+    let key = Some(kind.key_variable()).filter(|name| is_set(name));
+    let key = key.map(|name| format!("key = \"env:{name}\"\n"));
+    if !kind.signs() {
+        return key;
+    }
+    aws::env_credential(key, lookup)
 }
 
 /// The entries of a table whose keys are names.
@@ -263,7 +289,7 @@ fn plain_name(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
 const PLAIN_HINT: &str = "letters, digits, - _ and . only, at most 64 of them";
 
 /// Resolves a reference to a secret. What was written is echoed only if it is a reference.
-fn secret(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Secret> {
+pub(super) fn secret(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Secret> {
     let hint = "write \"env:NAME\" or \"file:PATH\"; secrets never stand in the file";
     let value = reader.string(node, hint)?;
     let Some(reference) = text::reference(value) else {
@@ -314,22 +340,67 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
             None
         }
     };
-    let base = match section.take("base_url") {
+    let given = Given {
+        kind,
+        key: section.has("key") || section.has("keys"),
+        base_url: section.has("base_url"),
+    };
+    let region = aws::region(reader, &mut section, kind);
+    let written = section.take("base_url");
+    let base = match &written {
         Some(node) => {
-            let value = reader.string(&node, "")?;
+            let value = reader.string(node, "")?;
             text::base_url(value).map_err(|wrong| reader.wrong(&node.place, wrong)).ok()
         }
-        None => kind.and_then(|kind| text::base_url(kind.base_url()).ok()),
+        None => kind.and_then(|kind| aws::base_url(reader, &place, kind, &region)),
     };
+    let has_key = section.has("key") || section.has("keys");
     let keys = provider_keys(reader, &mut section);
-    let ca = section.take("ca").and_then(|node| ca(reader, &node, base.as_ref()));
+    let aws = aws::keys(reader, &mut section, &place, given, &region);
+    let has_base_url = written.is_some();
+    let around = Around { place: &place, kind, base, has_base_url, has_key };
+    let placed = Cloud::take(&mut section).place(reader, around);
+    let responses = responses(reader, &mut section, kind, placed.base.as_ref());
+    let ca = section.take("ca").and_then(|node| ca(reader, &node, placed.base.as_ref()));
     let vendor = section.take("vendor").and_then(|node| {
         let names: Vec<_> = catalog::vendors().map(|name| (name, name)).collect();
         reader.choice(&node, &names)
     });
     let settings = settings::patch(reader, &mut section, Level::Provider);
-    Some(Provider { name, kind: kind?, base: base?, keys, ca, vendor, settings })
+    Some(Provider {
+        name,
+        kind: kind?,
+        base: placed.base?,
+        keys,
+        aws,
+        account: placed.account,
+        api_version: placed.api_version,
+        responses,
+        ca,
+        vendor,
+        settings,
+    })
 }
+
+/// Whether a provider of chat has the Responses API too. OpenAI itself does; copies may.
+fn responses(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    kind: Option<Kind>,
+    base: Option<&BaseUrl>,
+) -> bool {
+    let is_openais =
+        kind == Some(Kind::Openai) && base.is_some_and(|base| base.host == OPENAI_HOST);
+    let Some(node) = section.take("responses") else { return is_openais };
+    let can = kind.is_none_or(|kind| kind.may_have_responses());
+    if !can {
+        let hint = "of kinds that speak OpenAI's chat";
+        reader.wrong(&node.place, Wrong::new("this kind has no such API beside its own", hint));
+    }
+    reader.boolean(&node).unwrap_or(false) && can
+}
+
+const OPENAI_HOST: &str = "api.openai.com";
 
 fn speaks() -> String {
     format!("this build speaks: {}", Kind::names().collect::<Vec<_>>().join(", "))

@@ -15,8 +15,10 @@
 //! names are unique, time-outs are above zero, every secret came by reference, and a listener that is
 //! not on loopback has keys.
 
+mod aws;
 pub mod catalog;
 mod check;
+mod cloud;
 mod models;
 mod raw;
 mod settings;
@@ -25,9 +27,10 @@ mod values;
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use crate::base::ids::{ModelId, ProviderId, Table};
-use crate::base::secret::Secret;
+use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::Ms;
 
 pub use crate::llm::demand::Demand;
@@ -111,6 +114,14 @@ pub struct Provider {
     pub base: BaseUrl,
     /// Credentials, used in turn; empty: requests carry none.
     pub keys: Vec<Secret>,
+    /// What requests are signed with instead.
+    pub aws: Option<Arc<AwsKeys>>,
+    /// Whom access tokens are asked for, instead of keys.
+    pub account: Option<ServiceAccount>,
+    /// The dated version of Azure's API; `None`: v1, or another kind.
+    pub api_version: Option<String>,
+    /// It has OpenAI's Responses API beside chat: clients of that API are passed through.
+    pub responses: bool,
     /// PEM text of the CA to trust for this provider instead of the built-in roots.
     pub ca: Option<Vec<u8>>,
     /// Whose models they are in the catalogue, if `vendor` says so.
@@ -141,6 +152,19 @@ pub struct KnownModel {
     pub patch: FactsPatch,
 }
 
+/// Who asks for access tokens, and where (RFC 7523).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceAccount {
+    /// Its name.
+    pub email: String,
+    /// Which of its keys this is.
+    pub key_id: Option<String>,
+    /// The private key, PEM text.
+    pub key: Secret,
+    /// Where tokens are given: https, or http on loopback.
+    pub token_url: BaseUrl,
+}
+
 /// An `http` or `https` URL without user, query or fragment (RFC 3986 section 3).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BaseUrl {
@@ -155,6 +179,12 @@ pub struct BaseUrl {
 }
 
 impl BaseUrl {
+    /// The URL as text, the scheme's own port left out.
+    pub fn text(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}{}", self.authority(), self.path)
+    }
+
     /// The value for a `Host` field (RFC 9110 section 7.2): the port only if it isn't the scheme's
     /// own, IPv6 addresses in brackets.
     pub fn authority(&self) -> String {

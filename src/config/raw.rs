@@ -76,7 +76,23 @@ pub(super) const BREAKER: &[&str] = &["failures", "error_rate", "window", "open"
 /// Keys of a `retry_budget` table.
 pub(super) const BUDGET: &[&str] = &["ratio", "floor", "window"];
 /// Own keys of a provider.
-pub(super) const PROVIDER: &[&str] = &["kind", "base_url", "key", "keys", "ca", "vendor"];
+pub(super) const PROVIDER: &[&str] = &[
+    "kind",
+    "base_url",
+    "key",
+    "keys",
+    "access_key",
+    "secret_key",
+    "session_token",
+    "region",
+    "ca",
+    "vendor",
+    "api_version",
+    "responses",
+    "project",
+    "location",
+    "service_account",
+];
 /// Own keys of a model.
 pub(super) const MODEL: &[&str] = &["targets", "fallbacks"];
 /// Own keys of a target that is written as a table.
@@ -149,6 +165,11 @@ impl<'a> Section<'a> {
     pub(super) fn take(&mut self, key: &str) -> Option<Node<'a>> {
         let index = self.entries.iter().position(|(name, _)| name == key)?;
         Some(self.entries.remove(index).1)
+    }
+
+    /// Whether there is such an entry.
+    pub(super) fn has(&self, key: &str) -> bool {
+        self.entries.iter().any(|(name, _)| name == key)
     }
 
     /// Every entry with its key, in the order of the file.

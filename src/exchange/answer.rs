@@ -86,6 +86,10 @@ pub fn write_head(
         field(out, b"x-accel-buffering", b"no");
     }
     field(out, b"x-request-id", ledger.id.as_bytes());
+    if ledger.surface.dialect() == Dialect::Messages {
+        // Where clients of that dialect look for it.
+        field(out, b"request-id", ledger.id.as_bytes());
+    }
     if let Some((provider, model)) = answered {
         field(out, b"x-firstbyte-provider", provider.as_bytes());
         field(out, b"x-firstbyte-model", model.as_bytes());
@@ -129,6 +133,13 @@ pub fn frame(head: &mut Buf, body: &mut Buf, framing: Framing, seal: bool) -> Bu
     }
     if !body.is_empty() {
         let (prefix, len) = emit::chunk_prefix(body.len());
+        if !starts && body.prepend(&prefix[..len]) {
+            body.extend(b"\r\n");
+            if seal {
+                body.extend(emit::LAST_CHUNK);
+            }
+            return body.take();
+        }
         out.reserve(len + body.len() + 2 + emit::LAST_CHUNK.len());
         out.extend(&prefix[..len]);
         out.extend(body.as_slice());

@@ -11,11 +11,13 @@ use crate::exchange::relay::Reads;
 use crate::exchange::verdict::{self, Verdict};
 use crate::exchange::{Cx, Exchange, Output, Side, answer};
 use crate::llm::prompt::Unreadable;
-use crate::llm::provider::{Said, Site};
-use crate::llm::providers::Stream;
+use crate::llm::provider::{Badge, Said, Site};
+use crate::llm::providers::{Kind, Stream};
+use crate::llm::quirks::Fate;
+use crate::llm::request::Surface;
 use crate::llm::sink::Told;
 use crate::route::health::{Outcome as Health, Pass};
-use crate::route::{Attempt, Table};
+use crate::route::{Attempt, ProviderRow, Table};
 
 impl Exchange {
     /// Starts the plan's next attempt in `id`, if plan, budget and deadline allow. Says whether it did.
@@ -55,6 +57,11 @@ impl Exchange {
                 Some(after) if !hedge => cx.now + after,
                 _ => Tick::NEVER,
             };
+        }
+        if cx.table.providers[target.provider].lacks_token(cx.now) {
+            // No connection could help.
+            self.fail_lane(id, Failure::of(Fault::NoToken), cx);
+            return true;
         }
         let by = cx.now + attempt.connect;
         self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: false, by });
@@ -102,15 +109,27 @@ impl Exchange {
         let attempt = self.plan.attempts[usize::from(lane.attempt)].clone();
         let target = &cx.table.targets[attempt.target];
         let provider = &cx.table.providers[target.provider];
+        let lease = provider.token.as_ref().and_then(|token| token.current(cx.now));
+        let lacks_token = provider.lacks_token(cx.now);
+        lane.lease = lease.as_ref().map_or(0, |lease| lease.serial);
         let site = Site {
             authority: &provider.authority,
             path: &provider.path,
-            key: target.key.as_ref(),
+            key: lease.as_ref().map(|lease| &lease.token).or(target.key.as_ref()),
+            aws: provider.aws.as_deref(),
+            badge: badge(provider),
+            api_version: provider.api_version.as_deref(),
             model: &attempt.model,
         };
-        lane.stream = Stream::new(provider.kind);
+        let native = provider.responses && self.ask.surface == Surface::Responses;
+        let kind = if native { Kind::Responses } else { provider.kind };
+        lane.stream = Stream::new(kind);
         lane.told = Told::new(self.ask.surface.dialect());
-        let sent = lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out);
+        let sent = if lacks_token {
+            Err(Fault::NoToken)
+        } else {
+            lane.stream.send(&self.ask, self.body.as_slice(), &site, cx.wall, &mut lane.out)
+        };
         lane.reused = reused;
         lane.stage = Stage::Head;
         let head = if self.ask.stream { attempt.head } else { attempt.answer };
@@ -130,7 +149,7 @@ impl Exchange {
                 self.outputs.push_back(Output::Write { side: Side::Up(id) });
             }
             Err(fault) => {
-                let said = self.unreadable();
+                let said = self.unreadable().or_else(|| self.incompatible(kind, &attempt.model));
                 if let Some(lane) = self.lane_mut(id) {
                     lane.stream.keep_said(said);
                 }
@@ -148,6 +167,17 @@ impl Exchange {
         let Unreadable { at, expected } = unreadable;
         let message = format!("{at}: expected {expected}");
         Some(Said { message, param: Some(at), ..Said::default() })
+    }
+
+    /// Which parameter a provider can't serve.
+    fn incompatible(&self, kind: Kind, model: &str) -> Option<Said> {
+        if self.ask.surface != Surface::Chat {
+            return None;
+        }
+        let judged = kind.judge(self.body.as_slice(), model)?;
+        let (path, _) = judged.into_iter().find(|(_, fate)| *fate == Fate::Incompatible)?;
+        let message = format!("{} can't serve {path} as it was asked for", kind.name());
+        Some(Said { message, param: Some(path.to_owned()), ..Said::default() })
     }
 
     pub(super) fn received(&mut self, id: LaneId, rx: &mut Buf, cx: &Cx<'_>) {
@@ -346,7 +376,8 @@ impl Exchange {
 
     /// Tells the target's breaker, and cools it down if it asked for that.
     pub(super) fn settle_health(&self, lane: &mut Lane, failure: Option<Failure>, cx: &Cx<'_>) {
-        let breaker = cx.table.breaker(&self.plan.attempts[usize::from(lane.attempt)]);
+        let attempt = &self.plan.attempts[usize::from(lane.attempt)];
+        let (target, breaker) = (&cx.table.targets[attempt.target], cx.table.breaker(attempt));
         let outcome = match failure {
             None => Health::Good,
             Some(failure) if failure.fault.is_ours() => Health::Nothing,
@@ -356,6 +387,11 @@ impl Exchange {
             && let Some(wait) = verdict::cool_down(failure)
         {
             breaker.cool(cx.now + wait, failure.status);
+        }
+        if failure.is_some_and(|failure| failure.status == 401)
+            && let Some(token) = &cx.table.providers[target.provider].token
+        {
+            token.refuse(lane.lease);
         }
         breaker.end(lane.pass.take().unwrap_or(Pass::Normal), outcome, cx.now);
         self.settle_speed(lane, failure, cx);
@@ -415,6 +451,15 @@ fn is_patience(fault: Fault) -> bool {
             | Fault::ClientGone
             | Fault::LostRace
     )
+}
+
+/// How a provider's credential is told.
+fn badge(provider: &ProviderRow) -> Badge {
+    match provider.kind {
+        _ if provider.token.is_some() => Badge::Token,
+        Kind::AZURE => Badge::ApiKey,
+        _ => Badge::Usual,
+    }
 }
 
 /// What ledger and header call an attempt: its target, with the model where only the request names it.

@@ -279,6 +279,14 @@ impl Exchange {
         }
     }
 
+    /// Takes back the memory of a `Write` to the client whose bytes are gone.
+    pub fn give_back(&mut self, mut buf: Buf) {
+        if self.down.filling.capacity() == 0 && buf.capacity() <= limits::READ_BYTES_MIN {
+            buf.clear();
+            self.down.filling = buf;
+        }
+    }
+
     /// What is left of the body of a `Drain`.
     pub fn take_rest(&mut self) -> Option<Body> {
         self.rest.take()

@@ -126,6 +126,8 @@ pub struct Lane {
     pub(super) stage: Stage,
     /// What the breaker gave; returned once.
     pub(super) pass: Option<Pass>,
+    /// Which of the provider's access tokens it shows; 0: none.
+    pub(super) lease: u64,
     /// The connection came from the pool.
     pub(super) reused: bool,
     /// A response byte has arrived.
@@ -151,6 +153,8 @@ pub struct Lane {
     /// What the client was told, for answers that are translated.
     pub(super) told: Told,
     pub(super) content_type: Box<[u8]>,
+    /// The name of an error, of providers that have it in a field.
+    pub(super) error_type: Box<[u8]>,
     pub(super) retry_after: Option<crate::base::tick::Ms>,
     /// What would go to the client.
     pub(super) held: Buf,
@@ -188,6 +192,7 @@ impl Lane {
             record,
             stage: Stage::Dialing,
             pass: Some(pass),
+            lease: 0,
             reused: false,
             heard: false,
             out: Buf::new(),
@@ -203,6 +208,7 @@ impl Lane {
             stream: Stream::default(),
             told: Told::default(),
             content_type: Box::default(),
+            error_type: Box::default(),
             retry_after: None,
             held: Buf::new(),
             events: 0,

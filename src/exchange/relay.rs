@@ -16,11 +16,12 @@ use crate::config::Commit;
 use crate::exchange::ledger::CommittedBy;
 use crate::exchange::phase::{Lane, Pumped, Reading, Stage};
 use crate::llm::event::Mark;
-use crate::llm::provider::{Framing, Named};
+use crate::llm::provider::{Framing, Named, Refusal};
 use crate::llm::sink::{Sink, Told};
 use crate::route::Rules;
 use crate::wire::aws_event::{self, Unsound};
 use crate::wire::http1::body::Body;
+use crate::wire::http1::emit;
 use crate::wire::http1::head::{self, ResponseHead};
 use crate::wire::lines;
 use crate::wire::sse::Frame;
@@ -129,6 +130,9 @@ impl Lane {
         }
         let kind = head.field(bytes, b"content-type").unwrap_or_default();
         self.content_type = kind.iter().copied().take(CONTENT_TYPE_MAX).collect();
+        if let Some(name) = head.field(bytes, b"x-amzn-errortype") {
+            self.error_type = name.iter().copied().take(ERROR_TYPE_MAX).collect();
+        }
         self.retry_after = retry_after(head, bytes, reads.wall);
         let reading = if !good {
             Reading::Error
@@ -181,6 +185,10 @@ impl Lane {
 
     /// Reads all whole events of `payload` (and of what was torn before it).
     fn pump_events(&mut self, payload: &mut Buf, eof: bool, reads: &Reads<'_>) -> Pumped {
+        if self.held.is_empty() {
+            // What is told goes out as one chunk from where it is written.
+            self.held.leave_gap(emit::CHUNK_PREFIX_MAX);
+        }
         let mut work = if self.torn.is_empty() {
             payload.take()
         } else {
@@ -293,6 +301,10 @@ impl Lane {
         if frame.event.of(block) == b"error" {
             return self.error_event(payload, reads);
         }
+        if payload.is_empty() {
+            // By the rules of the format an event without data is none; some proxies ping like this.
+            return Pumped::More;
+        }
         self.payload(payload, frame.ended, reads)
     }
 
@@ -326,6 +338,9 @@ impl Lane {
             Ok(Mark::End) => return self.finish(reads),
             Ok(Mark::Event) => self.note(false, reads),
             Ok(Mark::Content) => self.note(true, reads),
+        }
+        if self.told.is_overlong() {
+            return Pumped::Bad(Failure::of(Fault::FrameTooLarge));
         }
         self.check_hold(reads);
         Pumped::More
@@ -386,12 +401,13 @@ impl Lane {
                 Pumped::Good
             }
             Reading::Error => {
-                let mut failure = self.stream.refused(
-                    self.status,
-                    self.retry_after,
-                    self.held.as_slice(),
-                    reads.surface,
-                );
+                let mut failure = self.stream.refused(&Refusal {
+                    status: self.status,
+                    retry_after: self.retry_after,
+                    body: self.held.as_slice(),
+                    error_type: &self.error_type,
+                    surface: reads.surface,
+                });
                 failure.retry_after = failure.retry_after.or(self.retry_after);
                 self.held.clear();
                 Pumped::Bad(failure)
@@ -471,6 +487,8 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 const INTERIM_MAX: usize = 8;
 /// A content type is a few dozen bytes; what is longer is cut.
 const CONTENT_TYPE_MAX: usize = 256;
+/// An exception's name, and an address behind it that nobody needs.
+const ERROR_TYPE_MAX: usize = 128;
 /// After every choice has finished, usage and terminator follow at once or not at all.
 const TAIL: Ms = Ms(2_000);
 /// A day: no provider asks for more, and a wrong clock must not close a target for ever.

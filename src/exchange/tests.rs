@@ -600,6 +600,16 @@ fn an_event_called_error_is_an_error_whatever_it_holds() {
 }
 
 #[test]
+fn an_event_with_empty_data_is_no_event() {
+    let empty = "data:\n\ndata: \n\nevent: ping\ndata:\n\n";
+    let text = [HEAD, empty, &role(), empty, &event("one"), empty, &finish(), "data: [DONE]\n\n"];
+    let report = World::new("", vec![say(text.concat()), say(good("p1"))]).run(true);
+    assert_eq!(report.attempts(), ["ok"], "{}", report.text());
+    let rest = [role(), event("one"), finish()].concat().replace("\"up\"", "\"m\"");
+    assert_eq!(report.text(), format!("{rest}data: [DONE]\n\n"));
+}
+
+#[test]
 fn a_whole_answer_without_an_answer_is_a_failure() {
     let whole = "{\"choices\":[{\"index\":0,\"message\":{\"role\":\"assistant\",\"content\":\"a\"},\"finish_reason\":\"stop\"}]}";
     for body in ["{}", "{\"id\":\"x\",\"choices\":[]}", "{\"choices\":{}}", "{\"choices\":null}"] {
@@ -891,4 +901,42 @@ fn a_stream_above_its_floor_is_not_cut() {
 fn outcomes_read_well() {
     assert_eq!(Outcome::Status(503).to_string(), "503");
     assert_eq!(Outcome::Fault(Fault::HeadTimeout).to_string(), "head_timeout");
+}
+
+/// Gives provider `i` a token that is good until then.
+fn give_token(world: &mut World, i: usize, until: Tick) -> std::sync::Arc<route::token::Token> {
+    let token_url = config::BaseUrl { tls: true, host: "h".into(), port: 443, path: "/t".into() };
+    let key = crate::base::secret::Secret::new("pem");
+    let account = config::ServiceAccount { email: "a@b".into(), key_id: None, key, token_url };
+    let token = std::sync::Arc::new(route::token::Token::new(account));
+    token.publish(crate::base::secret::Secret::new("t"), until);
+    world.table.providers[crate::base::ids::ProviderId(i as u16)].token = Some(token.clone());
+    token
+}
+
+#[test]
+fn a_token_that_ends_on_the_way_costs_an_attempt_and_no_dial() {
+    for hedge in ["off", "10ms"] {
+        let defaults = format!("first_content_timeout = \"1s\"\nhedge_after = \"{hedge}\"");
+        let mut world = World::new(&defaults, vec![hang(HEAD), say(good("p1")), say(good("p2"))]);
+        let until = world.now + Ms(5);
+        let token = give_token(&mut world, 1, until);
+        let report = world.run(true);
+        assert!(report.text().contains("hello from p2"), "{hedge}: {}", report.text());
+        assert_eq!(report.dials, [9000, 9002], "{hedge}");
+        let attempts = report.attempts();
+        assert_eq!(attempts[1..], ["no_token", "ok"], "{hedge}: {attempts:?}");
+        assert!(!token.is_refused(), "{hedge}");
+    }
+}
+
+#[test]
+fn a_token_that_was_not_accepted_is_refused() {
+    for (answer, refused) in [(status(401, "", "{}"), true), (status(403, "", "{}"), false)] {
+        let mut world = World::new("", vec![say(answer), say(good("p1"))]);
+        let token = give_token(&mut world, 0, Tick::NEVER);
+        let report = world.run(true);
+        assert!(report.text().contains("hello from p1"));
+        assert_eq!(token.is_refused(), refused);
+    }
 }

@@ -14,8 +14,8 @@ use crate::llm::request::Surface;
 use crate::wire::aws_event::Kind as Type;
 use crate::wire::json::{self, Kind, Top};
 
-/// The error that a message of an event stream is; `None` for an event.
-pub fn error_of_message(message: &Named<'_>) -> Option<Said> {
+/// The error that a message of an event stream is, and what it means; `None` for an event.
+pub fn error_of_message(message: &Named<'_>) -> Option<(Fault, Said)> {
     let is_error = match message.kind {
         Type::Exception | Type::Error => true,
         Type::Event => message.name.ends_with(b"Exception"),
@@ -36,7 +36,8 @@ pub fn error_of_message(message: &Named<'_>) -> Option<Said> {
         said.message
     };
     let code = (!name.is_empty()).then(|| bounded(name));
-    Some(Said { message: text, code: code.or(said.code), ..Said::default() })
+    let said = Said { message: text, code: code.or(said.code), ..Said::default() };
+    Some((fault_of_exception(&said).unwrap_or(Fault::ErrorEvent), said))
 }
 
 /// The error that stands where an answer should.
@@ -58,38 +59,88 @@ pub fn error_of_answer(bytes: &[u8], members: &Top) -> Option<Said> {
 /// Names what an error status means.
 pub fn refuse(refusal: &Refusal<'_>) -> Refused {
     let mut members = Top::new();
-    let said = match json::document_with_top(refusal.body, &mut members) {
+    let mut said = match json::document_with_top(refusal.body, &mut members) {
         Ok(top) if top.kind == Kind::Object => {
             Some(error_of(refusal.body, &members).unwrap_or_else(|| fields(refusal.body, &members)))
         }
         _ => None,
     };
+    let name = std::str::from_utf8(refusal.error_type).map(exception).unwrap_or_default();
+    if !name.is_empty() {
+        let said = said.get_or_insert_default();
+        said.code.get_or_insert_with(|| bounded(name));
+    }
     let fault = fault(refusal.status, said.as_ref(), refusal.surface);
     let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
     Refused { failure, said }
 }
 
-fn fault(status: u16, said: Option<&Said>, surface: Surface) -> Fault {
-    let message = said.map(|said| said.message.to_ascii_lowercase()).unwrap_or_default();
-    let tells = |phrases: &[&str]| phrases.iter().any(|phrase| message.contains(phrase));
-    match said.and_then(|said| said.code.as_deref()).unwrap_or_default() {
-        "ThrottlingException" | "ServiceQuotaExceededException" => return Fault::RateLimited,
-        "ModelNotReadyException" => return Fault::Unavailable,
-        "UnrecognizedClientException" | "ExpiredTokenException" | "AccessDeniedException" => {
-            return Fault::Credential;
+/// The name of an exception without what may stand around it:
+/// `com.amazon.coral.service#ValidationException:http://...`
+fn exception(name: &str) -> &str {
+    let name = name.split(':').next().unwrap_or_default();
+    name.rsplit('#').next().unwrap_or_default().trim()
+}
+
+/// What an exception means, by its name, which is written with a small letter inside streams; `None` for
+/// one that is not known.
+fn fault_of_exception(said: &Said) -> Option<Fault> {
+    let name = said.code.as_deref().unwrap_or_default().to_ascii_lowercase();
+    Some(match name.as_str() {
+        "throttlingexception" | "toomanyrequestsexception" | "servicequotaexceededexception" => {
+            Fault::RateLimited
         }
-        _ => {}
-    }
-    match (status, fault_of(status, said, surface)) {
-        (400, Fault::Client) if tells(CONTEXT_PHRASES) => Fault::Context,
-        (400, Fault::Client) if tells(POLICY_PHRASES) => Fault::ContentPolicy,
-        (400, Fault::Client) if surface != Surface::Other && tells(MODEL_PHRASES) => {
-            Fault::NotFound
+        "modelnotreadyexception"
+        | "modeltimeoutexception"
+        | "modelerrorexception"
+        | "modelstreamerrorexception"
+        | "internalserverexception"
+        | "internalfailure"
+        | "serviceunavailableexception" => Fault::Unavailable,
+        // Their names are the same whether it is the keys, the signature or the clock.
+        "unrecognizedclientexception"
+        | "expiredtokenexception"
+        | "expiredtoken"
+        | "accessdeniedexception"
+        | "invalidsignatureexception"
+        | "incompletesignature"
+        | "incompletesignatureexception"
+        | "signaturedoesnotmatch"
+        | "missingauthenticationtokenexception"
+        | "missingauthenticationtoken"
+        | "invalidclienttokenid" => Fault::Credential,
+        "resourcenotfoundexception" => Fault::NotFound,
+        "validationexception" => fault_of_text(&said.message).unwrap_or(Fault::Client),
+        _ => return None,
+    })
+}
+
+/// What a rejected request is told about, where the status would mislead.
+fn fault_of_text(message: &str) -> Option<Fault> {
+    let message = message.to_ascii_lowercase();
+    [
+        (CONTEXT_PHRASES, Fault::Context),
+        (POLICY_PHRASES, Fault::ContentPolicy),
+        (MODEL_PHRASES, Fault::NotFound),
+    ]
+    .into_iter()
+    .find(|(phrases, _)| phrases.iter().any(|phrase| message.contains(phrase)))
+    .map(|(_, fault)| fault)
+}
+
+fn fault(status: u16, said: Option<&Said>, surface: Surface) -> Fault {
+    let named = said.and_then(fault_of_exception).filter(|fault| *fault != Fault::Client);
+    let fault = match (named, fault_of(status, said, surface)) {
+        (Some(named), _) => named,
+        (None, Fault::Client) if status == 400 => {
+            said.and_then(|said| fault_of_text(&said.message)).unwrap_or(Fault::Client)
         }
         // The model's own failure, not the client's.
-        (424, _) => Fault::Unavailable,
-        (_, fault) => fault,
-    }
+        (None, _) if status == 424 => Fault::Unavailable,
+        (None, fault) => fault,
+    };
+    // On a path that is passed through, the model is the client's own.
+    if surface == Surface::Other && fault == Fault::NotFound { Fault::Client } else { fault }
 }
 
 /// An error object's fields, in any of the spellings that are about.
@@ -99,12 +150,7 @@ fn fields(bytes: &[u8], members: &Top) -> Said {
         let Some(text) = json::text(bytes, member.value) else { continue };
         match member.key.of(bytes) {
             b"message" | b"Message" | b"errorMessage" => said.message = bounded(&text),
-            b"__type" | b"code" => {
-                // `com.amazon.coral.service#ValidationException:http://...`
-                let name = text.split(':').next().unwrap_or_default();
-                let name = name.rsplit('#').next().unwrap_or_default();
-                said.code = Some(bounded(name));
-            }
+            b"__type" | b"code" => said.code = Some(bounded(exception(&text))),
             _ => {}
         }
     }
@@ -131,8 +177,13 @@ mod tests {
 
     fn refused(status: u16, body: &str) -> (Fault, Option<Said>) {
         let surface = Surface::Chat;
-        let refused =
-            refuse(&Refusal { status, retry_after: None, body: body.as_bytes(), surface });
+        let refused = refuse(&Refusal {
+            status,
+            retry_after: None,
+            body: body.as_bytes(),
+            surface,
+            ..Refusal::default()
+        });
         assert_eq!(refused.failure.status, status);
         (refused.failure.fault, refused.said)
     }
@@ -174,6 +225,7 @@ mod tests {
             retry_after: None,
             body: b"{\"message\":\"The provided model identifier is invalid.\"}",
             surface: Surface::Other,
+            ..Refusal::default()
         };
         assert_eq!(refuse(&other).failure.fault, Fault::Client);
     }
@@ -190,6 +242,66 @@ mod tests {
     }
 
     #[test]
+    fn a_field_names_the_exception() {
+        let named = |status: u16, error_type: &str, body: &str| {
+            let error_type = error_type.as_bytes();
+            let (body, surface) = (body.as_bytes(), Surface::Chat);
+            refuse(&Refusal { status, body, error_type, surface, ..Refusal::default() })
+        };
+        let uri = ":http://internal.amazon.com/coral/com.amazon.bedrock/";
+        for (status, name, message, fault) in [
+            (400, "ServiceQuotaExceededException", "Too much", Fault::RateLimited),
+            (400, "ThrottlingException", "Rate exceeded", Fault::RateLimited),
+            (429, "ThrottlingException", "Too many tokens", Fault::RateLimited),
+            (429, "ModelNotReadyException", "Warming up", Fault::Unavailable),
+            (408, "ModelTimeoutException", "Slow", Fault::Unavailable),
+            (424, "ModelErrorException", "Broken", Fault::Unavailable),
+            (400, "ExpiredTokenException", "Expired", Fault::Credential),
+            (403, "InvalidSignatureException", "Signature expired", Fault::Credential),
+            (403, "AccessDeniedException", "No", Fault::Credential),
+            (404, "ResourceNotFoundException", "No model", Fault::NotFound),
+            (400, "ValidationException", "Malformed input request", Fault::Client),
+            (400, "ValidationException", "Input is too long for requested model", Fault::Context),
+            (400, "ValidationException", "The model identifier is invalid", Fault::NotFound),
+            (503, "ServiceUnavailableException", "Sorry", Fault::Unavailable),
+            (400, "NovelException", "What", Fault::Client),
+        ] {
+            for suffix in ["", uri] {
+                let refused = named(status, &format!("{name}{suffix}"), &says(message));
+                assert_eq!(refused.failure.fault, fault, "{status} {name} {message}");
+                let said = refused.said.unwrap();
+                assert_eq!((said.code.as_deref(), said.message.as_str()), (Some(name), message));
+            }
+        }
+        let bare = named(400, "ThrottlingException", "");
+        assert_eq!(bare.failure.fault, Fault::RateLimited);
+        assert_eq!(bare.said.unwrap().code.as_deref(), Some("ThrottlingException"));
+        // What the body names stands.
+        let both = named(400, "X", r#"{"__type":"y#ThrottlingException"}"#);
+        assert_eq!(both.failure.fault, Fault::RateLimited);
+    }
+
+    #[test]
+    fn exceptions_of_a_stream_name_the_fault() {
+        for (name, body, fault) in [
+            ("throttlingException", "x", Fault::RateLimited),
+            ("serviceUnavailableException", "x", Fault::Unavailable),
+            ("internalServerException", "x", Fault::Unavailable),
+            ("modelStreamErrorException", "x", Fault::Unavailable),
+            ("modelTimeoutException", "x", Fault::Unavailable),
+            ("validationException", "bad", Fault::Client),
+            ("validationException", "Input is too long for requested model.", Fault::Context),
+            ("ofTheFutureException", "x", Fault::ErrorEvent),
+        ] {
+            let (payload, name) = (says(body), name.as_bytes());
+            let message =
+                Named { kind: Type::Exception, name, text: b"", payload: payload.as_bytes() };
+            let (found, said) = error_of_message(&message).unwrap();
+            assert_eq!((found, said.message.as_str()), (fault, body));
+        }
+    }
+
+    #[test]
     fn only_errors_of_a_stream_are_errors() {
         let message = |kind, name: &'static str, text: &'static str, payload: &'static str| {
             error_of_message(&Named {
@@ -201,11 +313,12 @@ mod tests {
         };
         let body = r#"{"message":"slow down"}"#;
         for kind in [Type::Exception, Type::Event] {
-            let said = message(kind, "throttlingException", "", body).unwrap();
-            assert_eq!(said.message, "slow down");
+            let (fault, said) = message(kind, "throttlingException", "", body).unwrap();
+            assert_eq!((fault, said.message.as_str()), (Fault::RateLimited, "slow down"));
             assert_eq!(said.code.as_deref(), Some("throttlingException"));
         }
-        let said = message(Type::Error, "InternalError", "Sorry", "").unwrap();
+        let (fault, said) = message(Type::Error, "InternalError", "Sorry", "").unwrap();
+        assert_eq!(fault, Fault::ErrorEvent);
         assert_eq!((said.message.as_str(), said.code.as_deref()), ("Sorry", Some("InternalError")));
         assert!(message(Type::Exception, "", "", "\x00").is_some());
         assert_eq!(message(Type::Event, "contentBlockDelta", "", body), None);

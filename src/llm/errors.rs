@@ -121,7 +121,8 @@ pub fn fault_of(status: u16, said: Option<&Said>, surface: Surface) -> Fault {
         return Fault::ContentPolicy;
     }
     match status {
-        408 | 409 | 425 => Fault::Unavailable,
+        // 424: something behind the provider failed, as the filters of Azure or a model of Bedrock.
+        408 | 409 | 424 | 425 => Fault::Unavailable,
         429 => Fault::RateLimited,
         401..=403 => Fault::Credential,
         404 if surface == Surface::Other => Fault::Client,

@@ -2,16 +2,25 @@
 //! understands; between them there is one vocabulary, `event`.
 
 pub mod aws;
+pub mod bedrock;
+pub mod chat_body;
 pub mod converse;
 pub mod demand;
 pub mod dialects;
 pub mod errors;
+pub mod estimate;
 pub mod event;
-pub mod gemini_body;
+pub mod gemini;
+pub mod google;
 pub mod messages;
 pub mod needs;
+pub mod openai;
+pub mod post;
 pub mod prompt;
 pub mod provider;
 pub mod providers;
+pub mod quirks;
 pub mod request;
+pub mod responses_body;
 pub mod sink;
+pub mod turns;

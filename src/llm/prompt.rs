@@ -3,6 +3,7 @@
 //!
 //! Requests are read once and are not on the per-event path, so this is a tree of owned values.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value};
 
 /// A whole request.
@@ -165,7 +166,7 @@ pub enum Source {
 }
 
 /// An image, sound or document.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Media {
     /// `image/png`, `application/pdf`, `audio/wav`; may be empty for an address.
     pub mime: String,
@@ -173,6 +174,29 @@ pub struct Media {
     pub source: Source,
     /// A document's name.
     pub name: Option<String>,
+    /// What the client says about a document, beside it.
+    pub context: Option<String>,
+    /// The answer shall cite the document.
+    pub citations: bool,
+    /// Anthropic's cache marker, if the client sent one.
+    pub cache: Option<Value>,
+}
+
+impl Default for Source {
+    fn default() -> Source {
+        Source::Data(String::new())
+    }
+}
+
+impl Media {
+    /// The text of a document that is nothing but text.
+    pub fn plain(&self) -> Option<String> {
+        let Source::Data(data) = &self.source else { return None };
+        if !self.mime.starts_with("text/") {
+            return None;
+        }
+        String::from_utf8(BASE64_STANDARD.decode(data).ok()?).ok()
+    }
 }
 
 /// A tool.

@@ -7,14 +7,16 @@
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
-use crate::base::secret::Secret;
+use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::event::{Mark, Usage};
+use crate::llm::quirks::Fate;
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 use crate::wire::aws_event;
 
 /// Where a request goes: one target's address and credential.
+#[derive(Clone, Copy, Default)]
 pub struct Site<'a> {
     /// The `Host` field.
     pub authority: &'a str,
@@ -22,8 +24,35 @@ pub struct Site<'a> {
     pub path: &'a str,
     /// The credential, if the provider wants one.
     pub key: Option<&'a Secret>,
+    /// What the request is signed with, at providers of the kind that has its requests signed.
+    pub aws: Option<&'a AwsKeys>,
+    /// How the credential is told.
+    pub badge: Badge,
+    /// The dated version of the API, where the address says it (Azure's deployments).
+    pub api_version: Option<&'a str>,
     /// The model, in the provider's words.
     pub model: &'a str,
+}
+
+/// How a credential is told, for adapters that know several ways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Badge {
+    /// The adapter's own.
+    #[default]
+    Usual,
+    /// Azure's: `api-key`.
+    ApiKey,
+    /// `authorization: Bearer`, with an access token that was fetched.
+    Token,
+}
+
+/// Whether a model's name can stand in the path of an address as it is, `separators` allowed beside what
+/// stands in names: the client may have chosen it, and it must not lead anywhere else.
+pub fn is_path_part(model: &str, separators: &[u8]) -> bool {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._~@".contains(&b);
+    !model.is_empty()
+        && model.bytes().all(|b| plain(b) || separators.contains(&b))
+        && !model.split('/').any(|part| matches!(part, "" | "." | ".."))
 }
 
 /// What a provider said of an error, bounded; for the client and for the verdict.
@@ -54,6 +83,7 @@ pub struct Refused {
 }
 
 /// An error response as it came.
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Refusal<'a> {
     /// The HTTP status.
     pub status: u16,
@@ -61,6 +91,8 @@ pub struct Refusal<'a> {
     pub retry_after: Option<Ms>,
     /// The body, possibly cut.
     pub body: &'a [u8],
+    /// What `x-amzn-errortype` says; empty without it.
+    pub error_type: &'a [u8],
     /// What was asked: on a path that is passed through, a 404 is the client's own.
     pub surface: Surface,
 }
@@ -95,11 +127,16 @@ pub trait Provider: Default {
     /// As the config's `kind` has it.
     const NAME: &'static str;
 
-    /// The vendor's own base URL, for a provider of the config that names none.
+    /// The vendor's own base URL, for a provider of the config that names none. With `{region}` in it, it
+    /// is one of many, and the config names the region; empty where each customer has another.
     const BASE_URL: &'static str;
 
-    /// The environment variable that usually holds the vendor's key.
+    /// The environment variable that usually holds the vendor's key; a base URL of its own is needed to
+    /// use it unasked.
     const KEY_VARIABLE: &'static str;
+
+    /// Whether requests may be signed with keys of AWS instead of carrying a key.
+    const SIGNS: bool = false;
 
     /// Whether requests can be written for it. A kind that can't is read by `translate` alone, and is
     /// no kind of the config.
@@ -107,6 +144,12 @@ pub trait Provider: Default {
 
     /// How its streams are framed.
     const FRAMING: Framing = Framing::Sse;
+
+    /// How the parameters of a chat client's body fare with a model: the paths, as `messages[].name`, of
+    /// those that are not passed as they came. `None`: this adapter does not tell.
+    fn judge(_body: &[u8], _model: &str) -> Option<Vec<(&'static str, Fate)>> {
+        None
+    }
 
     /// Writes head and body of the upstream request.
     ///
@@ -122,6 +165,21 @@ pub trait Provider: Default {
         Err(Fault::Unsendable)
     }
 
+    /// As [`Provider::send`], for an adapter that serves several vendors and knows which one this is.
+    ///
+    /// # Errors
+    /// As there.
+    fn send_as(
+        &self,
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        Self::send(ask, body, site, wall, out)
+    }
+
     /// Reads the payload of one server-sent event.
     ///
     /// # Errors
@@ -131,7 +189,7 @@ pub trait Provider: Default {
     /// Reads one message of an AWS event stream, whose name stands beside its payload.
     ///
     /// # Errors
-    /// As [`Provider::feed`]; `ErrorEvent` for a message that is an error.
+    /// As [`Provider::feed`]; for a message that is an error, the fault that it names.
     fn feed_named(&mut self, message: &Named<'_>, sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         self.feed(message.payload, sink)
     }

@@ -30,6 +30,8 @@ pub enum Surface {
     Chat,
     /// `/v1/messages`
     Messages,
+    /// `/v1/messages/count_tokens`
+    CountTokens,
     /// `/v1/responses`
     Responses,
     /// `/v1/completions`
@@ -53,6 +55,7 @@ impl Surface {
         match self {
             Surface::Chat => "chat",
             Surface::Messages => "messages",
+            Surface::CountTokens => "count_tokens",
             Surface::Responses => "responses",
             Surface::Completions => "completions",
             Surface::Embeddings => "embeddings",
@@ -66,7 +69,7 @@ impl Surface {
     /// What the client speaks there.
     pub const fn dialect(self) -> Dialect {
         match self {
-            Surface::Messages => Dialect::Messages,
+            Surface::Messages | Surface::CountTokens => Dialect::Messages,
             Surface::Responses => Dialect::Responses,
             Surface::Chat
             | Surface::Completions
@@ -101,13 +104,69 @@ pub enum Edit {
     Model(Range<usize>),
     /// A member that never goes upstream, with its comma.
     Cut(Range<usize>),
+    /// Other bytes in the place of these.
+    Put(Range<usize>, Vec<u8>),
 }
 
 impl Edit {
-    fn range(&self) -> &Range<usize> {
+    /// What of the body it replaces.
+    pub fn range(&self) -> &Range<usize> {
         match self {
-            Edit::Model(range) | Edit::Cut(range) => range,
+            Edit::Model(range) | Edit::Cut(range) | Edit::Put(range, _) => range,
         }
+    }
+}
+
+/// The bytes of a body after its edits, which are in order and don't overlap, for `model`.
+pub fn edited_len(edits: &[Edit], body: &[u8], model: &str) -> usize {
+    let mut len = body.len();
+    for edit in edits {
+        len -= edit.range().len();
+        len += match edit {
+            Edit::Model(_) => string_len(model),
+            Edit::Cut(_) => 0,
+            Edit::Put(_, bytes) => bytes.len(),
+        };
+    }
+    len
+}
+
+/// Writes a body with its edits.
+pub fn write_edited(edits: &[Edit], body: &[u8], model: &str, out: &mut Buf) {
+    let mut at = 0;
+    for edit in edits {
+        let range = edit.range();
+        out.extend(&body[at..range.start]);
+        match edit {
+            Edit::Model(_) => json::write_string(out, model),
+            Edit::Cut(_) => {}
+            Edit::Put(_, bytes) => out.extend(bytes),
+        }
+        at = range.end;
+    }
+    out.extend(&body[at..]);
+}
+
+/// Turns members of one object that never go upstream into ranges that leave valid JSON behind. `cuts`
+/// are indices of `members`.
+pub fn cut_members(members: &[Member], cuts: &[usize], edits: &mut SmallVec<[Edit; 4]>) {
+    let is_cut = |index: &usize| cuts.contains(index);
+    let mut index = 0;
+    while index < members.len() {
+        if !is_cut(&index) {
+            index += 1;
+            continue;
+        }
+        let first = index;
+        while is_cut(&index) {
+            index += 1;
+        }
+        let range = match (members.get(index), first.checked_sub(1)) {
+            (Some(next), _) => members[first].start()..next.start(),
+            (None, Some(kept)) => members[kept].end()..members[index - 1].end(),
+            (None, None) => members[first].start()..members[index - 1].end(),
+        };
+        edits.push(Edit::Cut(range));
     }
 }
 
@@ -150,6 +209,8 @@ pub struct Envelope {
     pub path: String,
     /// Fields that may go upstream: name and value.
     pub fields: SmallVec<[(&'static str, Vec<u8>); 4]>,
+    /// Fields that mean something to Anthropic alone: `anthropic-version`, `anthropic-beta`.
+    pub anthropic: SmallVec<[(&'static str, Vec<u8>); 2]>,
 }
 
 /// What a request asks for.
@@ -232,7 +293,7 @@ impl Ask {
         if surface.is_understood() || surface == Surface::Explain {
             ask.demand = demand::read(body, &members);
         }
-        ask.cut(&members, &cuts);
+        cut_members(&members, &cuts, &mut ask.edits);
         ask.edits.sort_by_key(|edit| edit.range().start);
         Ok(ask)
     }
@@ -260,11 +321,15 @@ impl Ask {
             let message = "the request must name a model in \"model\"";
             return Err(AskFault::new("missing_required_parameter", Some("model"), message));
         }
+        // Their answers always have the counts.
+        self.include_usage |= matches!(surface, Surface::Messages | Surface::Responses);
         let required = match surface {
-            Surface::Chat | Surface::Messages => "messages",
-            Surface::Embeddings | Surface::Responses => "input",
-            // OpenAI gives `prompt` a default, and vendors know other fields in its place.
+            Surface::Chat | Surface::Messages | Surface::CountTokens => "messages",
+            Surface::Embeddings => "input",
+            // OpenAI gives `prompt` a default, and vendors know other fields in its place; an answer may
+            // go on from what is stored.
             Surface::Completions
+            | Surface::Responses
             | Surface::Other
             | Surface::Models
             | Surface::Explain
@@ -274,29 +339,12 @@ impl Ask {
             let message = format!("the request must have \"{required}\"");
             return Err(AskFault::new("missing_required_parameter", Some(required), message));
         }
-        Ok(())
-    }
-
-    /// Turns members that never go upstream into ranges that leave valid JSON behind.
-    fn cut(&mut self, members: &Top, cuts: &[usize]) {
-        let is_cut = |index: &usize| cuts.contains(index);
-        let mut index = 0;
-        while index < members.len() {
-            if !is_cut(&index) {
-                index += 1;
-                continue;
-            }
-            let first = index;
-            while is_cut(&index) {
-                index += 1;
-            }
-            let range = match (members.get(index), first.checked_sub(1)) {
-                (Some(next), _) => members[first].start()..next.start(),
-                (None, Some(kept)) => members[kept].end()..members[index - 1].end(),
-                (None, None) => members[first].start()..members[index - 1].end(),
-            };
-            self.edits.push(Edit::Cut(range));
+        if surface == Surface::Messages && !seen.contains(&"max_tokens") {
+            // In that API's own words.
+            let (param, message) = (Some("max_tokens"), "max_tokens: Field required");
+            return Err(AskFault::new("missing_required_parameter", param, message));
         }
+        Ok(())
     }
 
     /// Reads what the body means, in the client's dialect.
@@ -315,28 +363,12 @@ impl Ask {
 
     /// The bytes of the body once `model` stands in it.
     pub fn edited_len(&self, body: &[u8], model: &str) -> usize {
-        let mut len = body.len();
-        for edit in &self.edits {
-            len -= edit.range().len();
-            if matches!(edit, Edit::Model(_)) {
-                len += string_len(model);
-            }
-        }
-        len
+        edited_len(&self.edits, body, model)
     }
 
     /// Writes the body with its edits.
     pub fn write_edited(&self, body: &[u8], model: &str, out: &mut Buf) {
-        let mut at = 0;
-        for edit in &self.edits {
-            let range = edit.range();
-            out.extend(&body[at..range.start]);
-            if matches!(edit, Edit::Model(_)) {
-                json::write_string(out, model);
-            }
-            at = range.end;
-        }
-        out.extend(&body[at..]);
+        write_edited(&self.edits, body, model, out);
     }
 }
 
@@ -466,7 +498,10 @@ struct Known {
 }
 
 fn check_kind(known: &Known, value: Value, surface: Surface) -> Result<(), AskFault> {
-    let checked = surface.is_understood() || matches!(known.name, "model" | "models" | "provider");
+    // A stored prompt has another shape than a text to go on from.
+    let is_stored = surface == Surface::Responses && known.name == "prompt";
+    let checked = surface.is_understood() && !is_stored
+        || matches!(known.name, "model" | "models" | "provider");
     let bool_like = [Kind::True, Kind::False];
     let fits = known.takes.iter().any(|kind| {
         *kind == value.kind || (bool_like.contains(kind) && bool_like.contains(&value.kind))

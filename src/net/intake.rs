@@ -16,7 +16,10 @@ use crate::config::catalog::Use;
 use crate::exchange::answer::{Answer, Client, Content};
 use crate::exchange::ledger::{Ending, Ledger};
 use crate::exchange::{Cx, Exchange, Job};
-use crate::llm::dialects::ErrorText;
+use crate::llm::dialects::{ErrorText, messages_prompt};
+use crate::llm::estimate;
+use crate::llm::prompt::Unreadable;
+use crate::llm::providers::Kind;
 use crate::llm::request::{Ask, AskFault, Envelope, Sort, Surface};
 use crate::net::core::{Core, Snapshot};
 use crate::route::{self, By, MaxPrice, Refusal, Wish};
@@ -118,6 +121,11 @@ impl Intake {
                 self.envelope.fields.push((name, value.to_vec()));
             }
         }
+        for name in FORWARDED_TO_ANTHROPIC {
+            if let Some(value) = head.field(bytes, name.as_bytes()) {
+                self.envelope.anthropic.push((name, value.to_vec()));
+            }
+        }
         if self.ledger.surface == Surface::Other {
             let kind = head.field(bytes, b"content-type").unwrap_or_default();
             self.json = kind.to_ascii_lowercase().starts_with(b"application/json");
@@ -134,6 +142,9 @@ impl Intake {
     fn surface(&mut self, method: Method, path: &str) -> Result<Surface, Answer> {
         let (surface, allowed): (Surface, &'static str) = match path {
             "/v1/chat/completions" => (Surface::Chat, "POST"),
+            "/v1/responses" => (Surface::Responses, "POST"),
+            "/v1/messages" => (Surface::Messages, "POST"),
+            "/v1/messages/count_tokens" => (Surface::CountTokens, "POST"),
             "/v1/completions" => (Surface::Completions, "POST"),
             "/v1/embeddings" => (Surface::Embeddings, "POST"),
             "/v1/route/explain" => (Surface::Explain, "POST"),
@@ -207,7 +218,8 @@ fn plan<R: Rt>(
 ) -> Result<(Ask, route::Plan), Answer> {
     let surface = intake.ledger.surface;
     if surface == Surface::Models {
-        return Err(models(cx.table, intake.single.as_deref()));
+        let anthropic = !intake.envelope.anthropic.is_empty();
+        return Err(models(cx.table, intake.single.as_deref(), anthropic));
     }
     let reads =
         surface == Surface::Explain || surface.is_understood() || (intake.json && !body.is_empty());
@@ -234,9 +246,32 @@ fn plan<R: Rt>(
         }
         return Err(Answer::json(explained.to_json().to_string().into_bytes()));
     }
-    let plan = route::pick(cx.table, &wish, turn, cx.now)
+    let mut plan = route::pick(cx.table, &wish, turn, cx.now)
         .map_err(|refusal| unroutable(&refusal, &wish))?;
+    if surface == Surface::CountTokens {
+        count_tokens(&mut plan, cx.table, body.as_slice())?;
+    }
     Ok((ask, plan))
+}
+
+/// Tokens are counted by the provider that would be tried first, if it knows how; else they are guessed.
+fn count_tokens(plan: &mut route::Plan, table: &route::Table, body: &[u8]) -> Result<(), Answer> {
+    let counts = |attempt: &route::Attempt| {
+        table.providers[table.targets[attempt.target].provider].kind == Kind::Anthropic
+    };
+    if plan.attempts.first().is_some_and(counts) {
+        plan.attempts.retain(|attempt| counts(attempt));
+        return Ok(());
+    }
+    let mut body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    // There is no answer to limit.
+    body["max_tokens"] = 1.into();
+    let prompt = messages_prompt::read(&body).map_err(|Unreadable { at, expected }| {
+        let message = format!("{at}: expected {expected}");
+        error(400, &message, Some(&at), "invalid_value")
+    })?;
+    let counted = serde_json::json!({ "input_tokens": estimate::tokens(&prompt) });
+    Err(Answer::json(counted.to_string().into_bytes()))
 }
 
 /// The routing part of a request. Also what `firstbyte explain` asks with.
@@ -308,12 +343,25 @@ fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
     }
 }
 
-fn models(table: &route::Table, single: Option<&str>) -> Answer {
-    let entry = |name: &str| serde_json::json!({ "id": name, "object": "model", "created": 0, "owned_by": "firstbyte" });
+/// The list of models, or one of them, as OpenAI or Anthropic has it.
+fn models(table: &route::Table, single: Option<&str>, anthropic: bool) -> Answer {
+    let entry = |name: &str| {
+        if anthropic {
+            serde_json::json!({ "type": "model", "id": name, "display_name": name, "created_at": "1970-01-01T00:00:00Z" })
+        } else {
+            serde_json::json!({ "id": name, "object": "model", "created": 0, "owned_by": "firstbyte" })
+        }
+    };
     match single {
         None => {
             let data: Vec<_> = table.model_names().map(|name| entry(name)).collect();
-            let list = serde_json::json!({ "object": "list", "data": data });
+            let list = if anthropic {
+                let id = |entry: Option<&serde_json::Value>| entry.map(|entry| entry["id"].clone());
+                let (first, last) = (id(data.first()), id(data.last()));
+                serde_json::json!({ "data": data, "has_more": false, "first_id": first, "last_id": last })
+            } else {
+                serde_json::json!({ "object": "list", "data": data })
+            };
             Answer::json(list.to_string().into_bytes())
         }
         Some(name) if table.model_names().any(|known| **known == *name) => {
@@ -336,17 +384,19 @@ fn caller(snapshot: &Snapshot, head: &RequestHead, bytes: &[u8]) -> Result<Optio
         let scheme = value.get(..7)?;
         scheme.eq_ignore_ascii_case(b"bearer ").then(|| value[7..].trim_ascii())
     });
-    let key = bearer
-        .or_else(|| head.field(bytes, b"x-api-key"))
-        .or_else(|| head.field(bytes, b"api-key"));
-    let Some(key) = key else {
+    // Some clients send two, and only one of them is for the gateway.
+    let named = ["x-api-key", "api-key"].map(|name| head.field(bytes, name.as_bytes()));
+    let mut sent = bearer.into_iter().chain(named.into_iter().flatten()).peekable();
+    if sent.peek().is_none() {
         return Err(unauthorized("no key was sent: use the header \"Authorization: Bearer KEY\""));
-    };
-    let digest = Sha256::digest(key);
+    }
     let mut found = None;
-    for (index, known) in snapshot.keys.iter().enumerate() {
-        if bool::from(known.sha256.ct_eq(digest.as_slice())) {
-            found = Some(KeyId::from_index(index));
+    for key in sent {
+        let digest = Sha256::digest(key);
+        for (index, known) in snapshot.keys.iter().enumerate() {
+            if bool::from(known.sha256.ct_eq(digest.as_slice())) {
+                found = found.or(Some(KeyId::from_index(index)));
+            }
         }
     }
     found.map(Some).ok_or_else(|| unauthorized("the key is not one of this gateway's"))
@@ -425,6 +475,8 @@ fn new_id<R: Rt>(core: &Core<R>) -> Arc<str> {
 /// Client fields that go upstream with every request: they say nothing of the client's credential.
 const FORWARDED: [&str; 5] =
     ["openai-beta", "idempotency-key", "x-client-request-id", "traceparent", "tracestate"];
+/// Fields that go upstream with a request in Anthropic's own words.
+const FORWARDED_TO_ANTHROPIC: [&str; 2] = ["anthropic-version", "anthropic-beta"];
 /// Fields that go upstream where the body is passed on unread.
 const FORWARDED_UNREAD: [&str; 2] = ["content-type", "accept"];
 

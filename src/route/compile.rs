@@ -8,6 +8,7 @@ use super::budget::Budget;
 use super::health::Breaker;
 use super::plan::{Endpoint, Line, ModelRow, ProviderRow, RouteRow, Table, Target};
 use super::speed::Speed;
+use super::token::Token;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, TargetId};
 use crate::config::{
     Config, Model, Patch, Policy, Problem, Provider, Settings, TargetSpec, catalog,
@@ -15,7 +16,7 @@ use crate::config::{
 
 /// Compiles a config. Breakers of `previous` are carried over where name, endpoint and credential are
 /// the same (under another rule they start closed, and keep their cool-down), budgets where name and
-/// rule are, measures of speed where name and endpoint are.
+/// rule are, access tokens where name and account are, measures of speed where name and endpoint are.
 ///
 /// # Errors
 /// More providers, targets or models than an id can count; a target with two different breakers.
@@ -82,9 +83,14 @@ impl Maker<'_> {
         let endpoint = self.endpoint(provider);
         let name: Arc<str> = provider.name.as_str().into();
         let rule = self.config.settings.with(&provider.settings).retry_budget;
-        let kept = self.previous.and_then(|table| {
-            let row = &table.providers[*table.provider_by_name.get(&name)?];
-            (row.budget.rule() == rule).then(|| row.budget.clone())
+        let old = self
+            .previous
+            .and_then(|table| Some(&table.providers[*table.provider_by_name.get(&name)?]));
+        let kept = old.and_then(|row| (row.budget.rule() == rule).then(|| row.budget.clone()));
+        let token = provider.account.as_ref().map(|account| {
+            let kept = old.and_then(|row| row.token.clone());
+            let kept = kept.filter(|token| token.account() == account);
+            kept.unwrap_or_else(|| Arc::new(Token::new(account.clone())))
         });
         let id = self.table.providers.push(ProviderRow {
             name: name.clone(),
@@ -95,6 +101,10 @@ impl Maker<'_> {
             vendor: provider
                 .vendor
                 .or_else(|| catalog::vendor_of(provider.kind, &provider.base.host)),
+            aws: provider.aws.clone(),
+            api_version: provider.api_version.as_deref().map(Arc::from),
+            responses: provider.responses,
+            token,
             budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
             wildcard: Vec::new(),
         });
@@ -301,7 +311,10 @@ impl Maker<'_> {
         let same = |old: &Target| old.name == target.name && old.model == target.model;
         let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
         let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
-        (same_place && old.key == target.key).then(|| old.breaker.clone())
+        let signers =
+            (&previous.providers[old.provider].aws, &self.table.providers[target.provider].aws);
+        let same_key = old.key == target.key && signers.0 == signers.1;
+        (same_place && same_key).then(|| old.breaker.clone())
     }
 }
 

@@ -24,6 +24,7 @@ mod ring;
 pub mod speed;
 #[cfg(test)]
 mod tests;
+pub mod token;
 
 pub use compile::compile;
 pub use explain::{Explained, Reason, Shown, explain};

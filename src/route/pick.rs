@@ -79,6 +79,8 @@ pub(super) struct Candidate<'t> {
     pub(super) weight: u32,
     /// Which model of its route it belongs to.
     pub(super) member: u16,
+    /// Its provider takes access tokens and has none that is good.
+    pub(super) lacks_token: bool,
     provider: ProviderId,
     /// Which model of the sequence it belongs to; 0 is the one asked for.
     group: u16,
@@ -369,6 +371,7 @@ impl<'t> Gather<'t> {
                     best: Best::default(),
                     weight: 1,
                     member: 0,
+                    lacks_token: self.table.providers[target.provider].lacks_token(self.now),
                     provider: target.provider,
                     group,
                     place: u16::try_from(place).unwrap_or(u16::MAX),
@@ -523,19 +526,25 @@ fn all_cooling(list: &List<'_>, now: Tick) -> Option<Refusal> {
     Some(Refusal::Cooling { retry_after, status: worst })
 }
 
-/// Open ones to the end in their order, cooling ones after them by soonest end.
+/// Open ones to the end in their order, cooling ones after them by soonest end, and last what could not
+/// be asked at all.
 fn move_unwell(list: &mut List<'_>) {
-    let is_well = |c: &Candidate<'_>| matches!(c.standing, Standing::Ready | Standing::HalfOpen);
+    let is_well = |candidate: &Candidate<'_>| {
+        let ready = matches!(candidate.standing, Standing::Ready | Standing::HalfOpen);
+        ready && !candidate.lacks_token
+    };
     if list.iter().all(is_well) {
         return;
     }
     list.sort_by_key(|candidate| match candidate.standing {
+        _ if candidate.lacks_token => (3, Tick(0)),
         Standing::Ready | Standing::HalfOpen => (0, Tick(0)),
         Standing::Open { .. } => (1, Tick(0)),
         Standing::Cooling { until, .. } => (2, until),
     });
     for candidate in list {
         candidate.why = match candidate.standing {
+            _ if candidate.lacks_token => Why::MovedNoToken,
             Standing::Ready | Standing::HalfOpen => candidate.why,
             Standing::Open { .. } => Why::MovedOpen,
             Standing::Cooling { .. } => Why::MovedCooling,

@@ -24,9 +24,10 @@ use super::fit::Lack;
 use super::health::Breaker;
 use super::rank::By;
 use super::speed::Speed;
+use super::token::Token;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, Table as Rows, TargetId};
-use crate::base::secret::Secret;
-use crate::base::tick::Ms;
+use crate::base::secret::{AwsKeys, Secret};
+use crate::base::tick::{Ms, Tick};
 use crate::config::catalog::{self, Use};
 use crate::config::{Commit, Demand, Facts, Kind, OnContentPolicy, Policy, Settings};
 
@@ -130,10 +131,25 @@ pub struct ProviderRow {
     pub path: Arc<str>,
     /// Whose models it serves, in the catalogue's words.
     pub vendor: Option<&'static str>,
+    /// What its requests are signed with; its targets have no keys then.
+    pub aws: Option<Arc<AwsKeys>>,
+    /// The dated version of Azure's API.
+    pub api_version: Option<Arc<str>>,
+    /// It has OpenAI's Responses API beside chat.
+    pub responses: bool,
+    /// Where its access tokens are published, if it takes such instead of keys.
+    pub token: Option<Arc<Token>>,
     /// Its extra attempts, shared by all cores and kept over reloads.
     pub budget: Arc<Budget>,
     /// Targets for models that only the request names, one for each key.
     pub(super) wildcard: Vec<Line>,
+}
+
+impl ProviderRow {
+    /// Whether it takes access tokens and has none that is good.
+    pub fn lacks_token(&self, now: Tick) -> bool {
+        self.token.as_ref().is_some_and(|token| !token.is_good(now))
+    }
 }
 
 /// A host, port and TLS identity: what a connection pool is keyed by. Two providers share one only if
@@ -309,6 +325,8 @@ pub enum Why {
     MovedOpen,
     /// Moved to the end: it asked to be left alone.
     MovedCooling,
+    /// Moved to the end: there is no access token for it.
+    MovedNoToken,
 }
 
 impl Why {
@@ -326,6 +344,7 @@ impl Why {
             Why::Warm => "warm",
             Why::MovedOpen => "moved_open",
             Why::MovedCooling => "moved_cooling",
+            Why::MovedNoToken => "moved_no_token",
         }
     }
 
@@ -343,6 +362,7 @@ impl Why {
             Why::Warm => "served this conversation last: its cache is warm",
             Why::MovedOpen => "moved to the end: its breaker is open",
             Why::MovedCooling => "moved to the end: cooling down",
+            Why::MovedNoToken => "moved to the end: no access token",
         }
     }
 }

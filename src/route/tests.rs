@@ -375,6 +375,24 @@ fn a_reload_keeps_health_where_nothing_changed() {
 }
 
 #[test]
+fn health_belongs_to_the_pair_that_requests_are_signed_with() {
+    let text = "[providers.p]\nkind = \"bedrock\"\nregion = \"us-east-1\"\n\
+                base_url = \"http://127.0.0.1:1\"\naccess_key = \"env:ID\"\nsecret_key = \"env:S1\"\n\
+                [models.m]\ntargets = [\"p/m\"]\n";
+    let old = table(text);
+    let aws = old.providers[old.targets[target(&old, "p/m")].provider].aws.as_ref().unwrap();
+    assert_eq!((aws.access_key.expose(), aws.region.as_str()), (&b"ID"[..], "us-east-1"));
+    assert!(old.targets[target(&old, "p/m")].key.is_none());
+    let breaker = |table: &Table| table.targets[target(table, "p/m")].breaker.clone();
+    for (from, to, same) in
+        [("S1", "S1", true), ("S1", "S2", false), ("us-east-1", "us-east-2", false)]
+    {
+        let new = compile(&load(&text.replace(from, to)), Some(&old)).unwrap();
+        assert_eq!(std::sync::Arc::ptr_eq(&breaker(&old), &breaker(&new)), same, "{from} {to}");
+    }
+}
+
+#[test]
 fn a_name_that_looks_like_a_second_key_is_not_one() {
     let text = "[providers.p]\nkind = \"openai\"\nkeys = [\"env:K1\", \"env:K2\"]\n\
                 [models.m]\ntargets = [\"p/m\"]\n[models.n]\ntargets = [\"p/m#2\"]\n";
@@ -552,4 +570,37 @@ fn breakers_are_sent_between_cores() {
     fn shared<T: Send + Sync>() {}
     shared::<Breaker>();
     shared::<Table>();
+}
+
+/// Vertex before a provider of the usual kind, with the account of `email`.
+fn with_account(email: &str) -> Config {
+    let text = "[providers.v]\nkind = \"vertex\"\nservice_account = \"file:key.json\"\n\
+                [providers.p]\nkind = \"openai\"\n[models.m]\ntargets = [\"v/m\", \"p/m\"]\n";
+    let key =
+        format!(r#"{{"project_id":"p","private_key":"-----BEGIN X","client_email":"{email}"}}"#);
+    config::load(text, &|_| Ok(key.clone().into_bytes())).unwrap()
+}
+
+fn token(table: &Table) -> &std::sync::Arc<super::token::Token> {
+    table.providers.iter().next().unwrap().1.token.as_ref().unwrap()
+}
+
+#[test]
+fn a_target_without_a_token_stands_last_until_there_is_one() {
+    let table = compile(&with_account("a@b"), None).unwrap();
+    assert_eq!(planned(&table, &wish("m"), 0), ["p/m m target", "v/m m moved_no_token"]);
+    let until = NOW + Ms(1);
+    token(&table).publish(crate::base::secret::Secret::new("t"), until);
+    assert_eq!(planned(&table, &wish("m"), 0), ["v/m m primary", "p/m m target"]);
+    let plan = pick(&table, &wish("m"), 0, until).unwrap();
+    assert_eq!(said(&table, &plan)[1], "v/m m moved_no_token", "its time is over");
+}
+
+#[test]
+fn a_reload_keeps_the_token_of_the_same_account() {
+    let old = compile(&with_account("a@b"), None).unwrap();
+    let same = compile(&with_account("a@b"), Some(&old)).unwrap();
+    assert!(std::sync::Arc::ptr_eq(token(&old), token(&same)));
+    let other = compile(&with_account("c@d"), Some(&old)).unwrap();
+    assert!(!std::sync::Arc::ptr_eq(token(&old), token(&other)));
 }

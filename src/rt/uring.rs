@@ -22,10 +22,11 @@ use monoio::io::{
 use monoio::net::{TcpListener, TcpStream};
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
-use socket2::{SockAddr, SockAddrStorage, SockRef};
+use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 
 use super::{Accept, Reader, Rent, Rt, Stop, Writer};
 use crate::base::buf::Buf;
+use crate::base::limits;
 use crate::base::tick::{Tick, UnixMs};
 
 /// Submission entries of a ring. Operations in flight may be far more; this is what one batch holds.
@@ -206,6 +207,26 @@ impl Rt for Mono {
     }
 }
 
+/// Listens, beside others of this process at the same address.
+///
+/// # Errors
+/// The kernel's.
+pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let domain = if address.is_ipv6() { Domain::IPV6 } else { Domain::IPV4 };
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    // Connections inherit it. Without it the kernel takes megabytes for a client that reads a few KB at a
+    // time, and is full for so long that the client seems gone.
+    socket.set_tcp_notsent_lowat(limits::UNSENT_BYTES_MAX)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
 fn halves(stream: TcpStream) -> io::Result<(MonoReader, MonoWriter)> {
     stream.set_nodelay(true)?;
     let (read, write) = stream.into_split();
@@ -321,3 +342,6 @@ impl Stop for MonoStop {
         }
     }
 }
+
+/// Connections that wait to be accepted, for each core and address.
+const BACKLOG: i32 = 1024;

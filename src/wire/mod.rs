@@ -11,6 +11,7 @@
 //! | [`sse`] | server-sent events | |
 //! | [`aws_event`] | messages of the AWS event stream | |
 //! | [`json`] | validated raw spans | strings, objects, arrays |
+//! | [`sign`] | | signatures of requests to AWS |
 //!
 //! Laws: input never panics, never recurses, never allocates without a cap; where bytes arrive in
 //! pieces, every way of cutting them gives the same result.
@@ -19,6 +20,7 @@ pub mod aws_event;
 pub mod http1;
 pub mod json;
 pub mod lines;
+pub mod sign;
 pub mod sse;
 
 /// A range of a slice that its holder keeps: 8 bytes, `Copy`. Slices above 4 GiB are out of reach,

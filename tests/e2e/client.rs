@@ -68,6 +68,13 @@ impl Client {
         }
     }
 
+    /// Reads once, so many bytes at most.
+    pub fn receive_some(&mut self, count: usize) {
+        let mut some = vec![0; count];
+        let count = read(&mut self.stream, &mut some).unwrap_or(0);
+        self.buffer.extend_from_slice(&some[..count]);
+    }
+
     /// Reads until `text` has come.
     pub fn receive_until(&mut self, text: &str) {
         while !String::from_utf8_lossy(&self.buffer).contains(text) {

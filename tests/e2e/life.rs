@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use firstbyte::exchange::ledger::Ending;
 use firstbyte::net::beacon::Level;
@@ -142,6 +142,37 @@ fn draining_lets_exchanges_end_and_closes_what_is_idle() {
         assert_eq!(busy.receive().text(), expected("p0"), "{driver:?}");
         assert!(busy.is_closed(), "{driver:?}");
         assert_eq!(gateway.join(), End::Drained, "{driver:?}");
+    });
+}
+
+#[test]
+fn a_client_that_reads_slowly_and_steadily_is_not_gone() {
+    on_both(|driver| {
+        // More than any socket buffer takes at once.
+        let event = |text: &str| {
+            format!(
+                "data: {{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":null}}]}}\n\n"
+            )
+        };
+        let end = "data: {\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+        let sse = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+        let answer = format!("{sse}{}{end}", event(&"x".repeat(2000)).repeat(6000));
+        let provider = Provider::saying(answer);
+        let config = String::from("write_timeout = \"1s\"\n") + &providers("", &[provider.addr]);
+        let gateway = Gateway::start(driver, &config);
+        let mut client = Client::connect(gateway.addr);
+        client.send(chat(true, ""));
+        let (began, pause) = (Instant::now(), channel::<()>());
+        while began.elapsed() < Duration::from_secs(3) {
+            client.receive_some(16 * 1024);
+            // The pace is what is tested.
+            let _ = pause.1.recv_timeout(Duration::from_millis(25));
+        }
+        let text = client.receive().text();
+        let ledger = &gateway.ledgers(1)[0];
+        let end = &text[text.len().saturating_sub(200)..];
+        assert!(text.ends_with("data: [DONE]\n\n"), "{driver:?}: {end} {ledger:?}");
+        assert_eq!(gateway.ledgers(1)[0].ending, Ending::Good, "{driver:?}");
     });
 }
 

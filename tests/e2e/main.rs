@@ -14,11 +14,17 @@
     reason = "a test says what is wrong by failing"
 )]
 
+mod bedrock;
 mod client;
 mod fallback;
 mod http;
 mod life;
+mod messages;
+mod natives;
+mod pairs;
+mod responses;
 mod rig;
 mod sandbox;
 mod tls;
 mod translated;
+mod vertex;

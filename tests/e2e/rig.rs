@@ -3,11 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use firstbyte::app::tokens;
 use firstbyte::base::ids::CoreId;
 use firstbyte::config;
 use firstbyte::exchange::ledger::Ledger;
@@ -16,7 +17,7 @@ use firstbyte::net::core::{self, End, Shared, Snapshot};
 use firstbyte::net::names::Names;
 use firstbyte::net::watch::Watch;
 use firstbyte::route;
-use firstbyte::rt::uring::{Loop, MonoListener};
+use firstbyte::rt::uring::{self, Loop, MonoListener};
 
 /// Longer than anything here takes; only a failing test waits for it.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -77,12 +78,14 @@ pub struct Gateway {
     pub notes: Arc<Notes>,
     shared: Arc<Shared>,
     thread: Option<JoinHandle<End>>,
+    /// Keeps the thread going that fetches access tokens.
+    _tokens: Option<Sender<()>>,
 }
 
 impl Gateway {
     /// Starts one on `driver` with what `config` adds to a loopback listener.
     pub fn start(driver: Driver, config: &str) -> Gateway {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let listener = uring::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
         let text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\n{config}");
         let lookup = |reference: &config::Ref| match reference {
@@ -90,6 +93,7 @@ impl Gateway {
             config::Ref::File(path) => std::fs::read(path).map_err(|e| e.to_string()),
         };
         let config = config::load(&text, &lookup).unwrap_or_else(|p| panic!("{p:#?}"));
+        let takes_tokens = tokens::are_needed(&config);
         let table = route::compile(&config, None).unwrap();
         let snapshot = Snapshot::new(1, config.server, config.auth, table).unwrap();
         let notes = Arc::new(Notes::default());
@@ -99,6 +103,7 @@ impl Gateway {
         let several = [[127, 0, 0, 9].into(), [127, 0, 0, 8].into(), [127, 0, 0, 1].into()];
         names.publish(&Arc::from("several.test"), &several);
         let shared = Arc::new(Shared::new(snapshot, names, notes.clone()));
+        let tokens = takes_tokens.then(|| fetch_tokens(shared.clone()));
         let on_core = shared.clone();
         let thread = std::thread::spawn(move || {
             let mut core = match driver {
@@ -111,7 +116,7 @@ impl Gateway {
                 core::serve(rt, vec![listener], on_core, CoreId(0), 1).await
             })
         });
-        Gateway { addr, notes, shared, thread: Some(thread) }
+        Gateway { addr, notes, shared, thread: Some(thread), _tokens: tokens }
     }
 
     /// Asks it to drain or stop.
@@ -143,6 +148,17 @@ impl Drop for Gateway {
             }
         }
     }
+}
+
+/// Fetches access tokens aside, and waits for the first round.
+fn fetch_tokens(shared: Arc<Shared>) -> Sender<()> {
+    let (quit, quitting) = channel();
+    let (tell, told) = channel();
+    std::thread::spawn(move || {
+        tokens::run(&shared, &quitting, move || tell.send(()).unwrap(), |_| {});
+    });
+    told.recv_timeout(PATIENCE).expect("the first round of tokens");
+    quit
 }
 
 /// Polls until something is there; panics after `PATIENCE`.

@@ -7,14 +7,14 @@ use crate::client::{Response, ask, post};
 use crate::fallback::{expected, good};
 use crate::rig::{Gateway, Provider, on_both};
 
-const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+pub const SSE: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
-fn event(data: Value) -> String {
+pub fn event(data: Value) -> String {
     format!("event: {}\ndata: {data}\n\n", data["type"].as_str().unwrap())
 }
 
 /// A streamed answer of the Messages API: text, then a tool call.
-fn messages() -> Vec<String> {
+pub fn messages() -> Vec<String> {
     let usage = json!({ "input_tokens": 5, "output_tokens": 1 });
     vec![
         event(
@@ -43,7 +43,7 @@ fn messages() -> Vec<String> {
 }
 
 /// An Anthropic that checks what it is asked, and answers `says`.
-fn claude(says: String) -> Provider {
+pub fn claude(says: String) -> Provider {
     Provider::start(move |call| {
         let call = call.as_mut().unwrap();
         assert!(call.request.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{}", call.request);
@@ -64,7 +64,7 @@ fn claude(says: String) -> Provider {
     })
 }
 
-fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
+pub fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     let mut text = String::from("[defaults]\nbreaker = \"off\"\n");
     for (name, (kind, provider)) in [("p0", first), ("p1", second)] {
         let addr = provider.addr;
@@ -75,7 +75,7 @@ fn config(first: (&str, &Provider), second: (&str, &Provider)) -> String {
     text + "[models.m]\ntargets = [\"p0/up\", \"p1/up\"]\n"
 }
 
-fn request(stream: bool) -> String {
+pub fn request(stream: bool) -> String {
     let body = json!({
         "model": "m", "messages": [{ "role": "user", "content": "hi" }], "stream": stream,
         "stream_options": { "include_usage": true },
@@ -83,14 +83,14 @@ fn request(stream: bool) -> String {
     post("/v1/chat/completions", "", &body.to_string())
 }
 
-fn chunks(answer: &Response) -> Vec<Value> {
+pub fn chunks(answer: &Response) -> Vec<Value> {
     let text = answer.text();
     let blocks = text.split_terminator("\n\n").map(|block| block.strip_prefix("data: ").unwrap());
     let chunks = blocks.filter(|data| *data != "[DONE]");
     chunks.map(|data| serde_json::from_str(data).unwrap()).collect()
 }
 
-fn check_claude(answer: &Response, case: &str) {
+pub fn check_claude(answer: &Response, case: &str) {
     assert!(answer.text().ends_with("data: [DONE]\n\n"), "{case}");
     let chunks = chunks(answer);
     assert!(chunks.iter().all(|c| c["id"] == "msg_1" && c["model"] == "m"), "{case}");
@@ -189,8 +189,25 @@ fn what_a_format_can_not_say_goes_to_the_next_target() {
     });
 }
 
+#[test]
+fn what_no_target_can_be_asked_is_the_clients_to_mend() {
+    on_both(|driver| {
+        let never = Provider::start(|_| panic!("this request can't be sent here"));
+        let targets = (("anthropic", &never), ("gemini", &never));
+        let gateway = Gateway::start(driver, &config(targets.0, targets.1));
+        let body = r#"{"model":"m","messages":[{"role":"wizard","content":"x"}]}"#;
+        let answer = ask(gateway.addr, &post("/v1/chat/completions", "", body));
+        let got: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(answer.status, 400, "{driver:?}: {got}");
+        assert_eq!(got["error"]["param"], "messages[0].role", "{driver:?}: {got}");
+        assert_eq!(got["error"]["type"], "invalid_request_error", "{driver:?}: {got}");
+        let tried = &got["error"]["metadata"]["attempts"];
+        assert_eq!(tried.as_array().map(Vec::len), Some(2), "{driver:?}: {got}");
+    });
+}
+
 /// A streamed answer of Gemini: a thought, text, a call.
-fn candidates() -> Vec<String> {
+pub fn candidates() -> Vec<String> {
     let event = |parts: Value, rest: Value| {
         let mut candidate = json!({ "content": { "role": "model", "parts": parts }, "index": 0 });
         for (name, value) in rest.as_object().unwrap() {
@@ -211,7 +228,7 @@ fn candidates() -> Vec<String> {
     ]
 }
 
-fn gemini(says: String) -> Provider {
+pub fn gemini(says: String) -> Provider {
     Provider::start(move |call| {
         let call = call.as_mut().unwrap();
         let line = "POST /v1/models/up:streamGenerateContent?alt=sse HTTP/1.1\r\n";
@@ -257,5 +274,44 @@ fn gemini_takes_over_and_is_taken_over_from() {
                 assert!(!text.contains("[DONE]") && !text.contains("from p1"), "{case}: {text}");
             }
         }
+    });
+}
+
+/// What a Groq gets of a request, and who is tried after it.
+#[test]
+fn a_vendor_gets_what_it_takes_and_the_rest_goes_on() {
+    on_both(|driver| {
+        let case = format!("{driver:?}");
+        let groq = Provider::start(|call| {
+            let call = call.as_mut().unwrap();
+            let body = String::from_utf8(call.body.clone()).unwrap();
+            let want = "{\"model\":\"up\", \"stream\":true,\"odd\":[1],\
+                 \"messages\":[{\"role\":\"system\",\"content\":\"x\"}]}";
+            assert_eq!(body, want);
+            assert!(call.request.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"));
+            call.say(good("p0"));
+            false
+        });
+        let openai = Provider::saying(good("p1"));
+        let gateway = Gateway::start(driver, &config(("groq", &groq), ("openai", &openai)));
+        let request = |more: &str| {
+            let body = format!(
+                "{{\"model\":\"m\", \"logit_bias\":{{\"1\":2}},\"n\":1,\"stream\":true,\"odd\":[1],\
+                 \"messages\":[{{\"role\":\"developer\",\"content\":\"x\",\"name\":\"n\"}}]{more}}}"
+            );
+            post("/v1/chat/completions", "", &body)
+        };
+        let answer = ask(gateway.addr, &request(""));
+        assert_eq!(answer.text(), expected("p0"), "{case}");
+        // What Groq can't do at all goes to the next target, and with none the client hears what it was.
+        let answer = ask(gateway.addr, &request(",\"logprobs\":true"));
+        assert_eq!(answer.text(), expected("p1"), "{case}");
+        let attempts = answer.field("x-firstbyte-attempts").unwrap();
+        assert!(attempts.starts_with("p0/up;unsendable;"), "{case}: {attempts}");
+        let gateway = Gateway::start(driver, &config(("groq", &groq), ("groq", &groq)));
+        let answer = ask(gateway.addr, &request(",\"logprobs\":true"));
+        assert_eq!(answer.status, 400, "{case}");
+        let error = &answer.json()["error"];
+        assert_eq!(error["param"], "logprobs", "{case}: {error}");
     });
 }

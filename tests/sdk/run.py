@@ -1,8 +1,8 @@
-"""Runs both SDK suites against a gateway on each driver, before sandbox providers.
+"""Runs the SDK suites against a gateway on each driver, before sandbox providers and one of claude.py.
 
-Starts `firstbyte sandbox` and two gateways (one open, one with a key) on free loopback ports, runs
-suite.py and suite.mjs as their own processes, and ends what it started by its process id. The last
-line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
+Starts `firstbyte sandbox` and three gateways (one open, one with a key, one before the open one) on
+free loopback ports, runs the suites as their own processes, and ends what it started by its process
+id. The last line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
 """
 
 import argparse
@@ -16,6 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
+
+import claude
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 30.0
@@ -92,7 +94,13 @@ def models():
         "fall-refused": ["closed/ok", then],
         "cut-plain": ["a/framing=length,cut_byte=400", then],
         "cut-late": ["a/tokens=9,delay=10ms,cut_event=5", then],
+        "thinks": [f"a/reasoning,{WORDS}"],
+        "limited-anthropic": ["a/429,retry_after=3s"],
+        "claude-then-words": ["claude/claude-overloaded", then],
+        "503-then-claude": ["a/503", "claude/claude-text"],
     }
+    for name in ("text", "tools", "beta", "400", "cut", "overloaded-late"):
+        rows[f"claude-{name}"] = [f"claude/claude-{name}"]
     rows.update({name: [a(script), then] for name, script in FALLBACKS.items()})
     rows.update({name: [a(script), then] for name, (script, _) in CUTS.items()})
     return rows
@@ -107,8 +115,8 @@ def toml(value):
     return json.dumps(value)
 
 
-def config(driver, providers, ledger, keyed):
-    """The gateway's config."""
+def config(driver, providers, ledger, keyed, through=None):
+    """The gateway's config; before the gateway at `through`, if that is given."""
     lines = [
         "[server]",
         'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
@@ -122,8 +130,15 @@ def config(driver, providers, ledger, keyed):
     if keyed:
         lines += ["[auth]", 'keys = [{ name = "sdk", key = "env:FIRSTBYTE_SDK_KEY" }]']
     for name, url in providers.items():
-        lines += [f"[providers.{name}]", 'kind = "openai"', f"base_url = {toml(url)}"]
+        kind = "anthropic" if name == "claude" else "openai"
+        lines += [f"[providers.{name}]", f"kind = {toml(kind)}", f"base_url = {toml(url)}"]
+        if name == "claude":
+            lines.append('key = "env:FIRSTBYTE_SDK_CLAUDE"')
+    if through:
+        lines += ["[providers.through]", 'kind = "openai-responses"', f"base_url = {toml(through)}"]
     for name, targets in models().items():
+        if through:
+            targets = [f"through/{name}"]
         lines += [f"[models.{toml(name)}]", f"targets = {toml(targets)}"]
     return "\n".join(lines) + "\n"
 
@@ -207,6 +222,7 @@ def run_driver(args, driver, folder):
     # Bound and not listening: connections to it are refused for as long as it is held.
     closed = socket.socket()
     closed.bind(("127.0.0.1", 0))
+    claude_url, claude_server = claude.start()
     try:
         command = [args.bin, "sandbox", "--listen", "127.0.0.1:0", "--providers", "2"]
         sandbox = processes.start("sandbox", command)
@@ -215,12 +231,13 @@ def run_driver(args, driver, folder):
         if found is None:
             raise SystemExit(f"the sandbox ended:\n{processes.log('sandbox')}")
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        providers = {"a": found[0][0], "b": found[0][1], "closed": dead}
+        providers = {"a": found[0][0], "b": found[0][1], "closed": dead, "claude": claude_url}
         urls = {}
-        for name in ("open", "keyed"):
+        for name in ("open", "keyed", "through"):
             path = folder / f"{name}.toml"
-            path.write_text(config(driver, providers, ledger, name == "keyed"))
-            env = {"FIRSTBYTE_SDK_KEY": KEY}
+            before = urls["open"] if name == "through" else None
+            path.write_text(config(driver, providers, ledger, name == "keyed", before))
+            env = {"FIRSTBYTE_SDK_KEY": KEY, "FIRSTBYTE_SDK_CLAUDE": claude.KEY}
             gateway = processes.start(name, [args.bin, "serve", "-c", str(path)], env)
             found = wait_for(r"listening on (http://\S+/v1)\n", name, processes, gateway)
             if found is None:
@@ -232,7 +249,9 @@ def run_driver(args, driver, folder):
         env = {
             "SDK_OPEN": urls["open"],
             "SDK_KEYED": urls["keyed"],
+            "SDK_THROUGH": urls["through"],
             "SDK_KEY": KEY,
+            "SDK_BIN": args.bin,
             "SDK_LEDGER": str(ledger),
             "SDK_FALLBACKS": json.dumps([*FALLBACKS, "fall-refused"]),
             "SDK_CUTS": json.dumps({name: code for name, (_, code) in CUTS.items()}),
@@ -240,15 +259,22 @@ def run_driver(args, driver, folder):
         }
         suites = [
             ("python", [args.python, str(HERE / "suite.py")]),
+            ("python, responses", [args.python, str(HERE / "responses_suite.py")]),
             ("node", ["node", "--test", "--test-reporter=tap", str(HERE / "suite.mjs")]),
+            ("python, anthropic", [args.python, str(HERE / "anthropic_suite.py")]),
+            (
+                "node, anthropic",
+                ["node", "--test", "--test-reporter=tap", str(HERE / "anthropic_suite.mjs")],
+            ),
         ]
         counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
         if any(failed for _, failed in counts):
-            for name in ("open", "keyed", "sandbox"):
+            for name in ("open", "keyed", "through", "sandbox"):
                 print(f"---- {name} ----\n{processes.log(name)[-4000:]}")
         return tuple(map(sum, zip(*counts)))
     finally:
         processes.stop()
+        claude_server.shutdown()
         closed.close()
 
 
@@ -266,8 +292,8 @@ def io_uring_works():
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--bin", required=True, help="the firstbyte binary")
-    parser.add_argument("--python", required=True, help="a python with openai")
-    parser.add_argument("--node", required=True, help="a folder with node's openai")
+    parser.add_argument("--python", required=True, help="a python with openai and anthropic")
+    parser.add_argument("--node", required=True, help="a folder with the packages of node")
     parser.add_argument("--driver", action="append", choices=["io_uring", "epoll"])
     args = parser.parse_args()
     # The suites run elsewhere. Not resolved: a venv's python is a link that knows where it lies.

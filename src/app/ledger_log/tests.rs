@@ -2,10 +2,13 @@
 
 use std::sync::mpsc::channel;
 
+use serde_json::{Value, json};
+
 use super::*;
 use crate::base::fail::Failure;
 use crate::base::ids::KeyId;
-use crate::exchange::ledger::CommittedBy;
+use crate::base::tick::UnixMs;
+use crate::exchange::ledger::{CommittedBy, Ending};
 use crate::llm::event::Usage;
 use crate::llm::request::Surface;
 
@@ -77,11 +80,19 @@ fn keys() -> Vec<GatewayKey> {
 }
 
 /// A sink and what it was given.
+/// The line of a ledger, read again.
+fn to_json(ledger: &Ledger, key: Option<&str>) -> Value {
+    let mut lines = Vec::new();
+    line::write(ledger, key, &mut lines);
+    assert_eq!(lines.pop(), Some(b'\n'));
+    serde_json::from_slice(&lines).unwrap()
+}
+
 fn memory() -> (Sink, Arc<Mutex<String>>) {
     let text = Arc::new(Mutex::new(String::new()));
     let into = text.clone();
-    let sink = Box::new(move |lines: &str| {
-        into.lock().unwrap().push_str(lines);
+    let sink = Box::new(move |lines: &[u8]| {
+        into.lock().unwrap().push_str(std::str::from_utf8(lines).unwrap());
         Ok(())
     });
     (sink, text)
@@ -104,7 +115,7 @@ fn a_ledger_reads_like_this() {
               "hedge": false, "bytes": 4000 },
         ],
         "provider": "backup/gpt-4o", "events": 42, "bytes_in": 120, "bytes_out": 4100,
-        "usage": { "prompt": 10, "completion": 20, "cached": 4, "reasoning": 5 },
+        "usage": { "prompt": 10, "completion": 20, "cached": 4, "cache_write": 0, "reasoning": 5 },
         "wasted_bytes": 17, "budget_spent": false, "opened": false, "total_ms": 1041,
     });
     assert_eq!(shown, expected);
@@ -241,7 +252,7 @@ fn dates_are_those_of_the_calendar() {
     for day in 0..190_000u64 {
         let at = UnixMs((day * 86_400 + day % 86_400) * 1000 + 7);
         let theirs = httpdate::fmt_http_date(std::time::UNIX_EPOCH + Duration::from_millis(at.0));
-        let ours = rfc3339(at);
+        let ours = line::Rfc3339(at).to_string();
         let month = "JanFebMarAprMayJunJulAugSepOctNovDec".find(&theirs[8..11]).unwrap() / 3 + 1;
         let again =
             format!("{}-{month:02}-{}T{}.007Z", &theirs[12..16], &theirs[5..7], &theirs[17..25]);
@@ -251,9 +262,9 @@ fn dates_are_those_of_the_calendar() {
 
 #[test]
 fn names_are_cut_between_characters() {
-    assert_eq!(clip("short"), "short");
-    let long = format!("{}é{}", "a".repeat(NAME_BYTES_MAX - 1), "b".repeat(50));
-    assert_eq!(clip(&long), "a".repeat(NAME_BYTES_MAX - 1));
+    assert_eq!(line::clip("short"), "short");
+    let long = format!("{}é{}", "a".repeat(256 - 1), "b".repeat(50));
+    assert_eq!(line::clip(&long), "a".repeat(256 - 1));
     let mut ledger = unavailable();
     ledger.model = Arc::from("m".repeat(1 << 20));
     assert!(to_json(&ledger, None).to_string().len() < 2_000);

@@ -28,6 +28,7 @@ impl Metrics {
         self.durations(&mut text);
         self.targets(&mut text);
         standings(&mut text, &shared.snapshot().table, uring::now());
+        tokens(&mut text, &shared.snapshot().table, uring::now());
         text.finish()
     }
 
@@ -209,6 +210,28 @@ fn standings(text: &mut Text, table: &Table, now: Tick) {
     text.family("firstbyte_retry_budget_allowed", Gauge, help);
     for (_, provider) in table.providers.iter() {
         text.sample(&[("provider", &provider.name)], provider.budget.allowed(now));
+    }
+}
+
+/// What is known of access tokens, by the providers that take them.
+fn tokens(text: &mut Text, table: &Table, now: Tick) {
+    let rows = table.providers.iter().filter_map(|(_, row)| Some((row, row.token.as_ref()?)));
+    let rows: Vec<_> = rows.collect();
+    if rows.is_empty() {
+        return;
+    }
+    let help = "Fetches of access tokens, by provider and outcome.";
+    text.family("firstbyte_token_fetches_total", Counter, help);
+    for (provider, token) in &rows {
+        let (fetched, failed) = token.counts();
+        text.sample(&[("provider", &provider.name), ("outcome", "ok")], fetched);
+        text.sample(&[("provider", &provider.name), ("outcome", "failed")], failed);
+    }
+    let help = "Seconds until the access token in use ends; 0 without one.";
+    text.family("firstbyte_token_seconds_left", Gauge, help);
+    for (provider, token) in &rows {
+        let left = token.current(now).map_or(0, |lease| lease.until.since(now) / 1_000_000);
+        text.sample(&[("provider", &provider.name)], left);
     }
 }
 

@@ -130,7 +130,7 @@ fn is_named(target: &str, asked: &str) -> bool {
 }
 
 /// Every surface, by slot.
-pub(super) const SURFACES: [Surface; 9] = [
+pub(super) const SURFACES: [Surface; 10] = [
     Surface::Chat,
     Surface::Messages,
     Surface::Responses,
@@ -140,6 +140,7 @@ pub(super) const SURFACES: [Surface; 9] = [
     Surface::Models,
     Surface::Explain,
     Surface::None,
+    Surface::CountTokens,
 ];
 
 const fn surface_slot(surface: Surface) -> usize {
@@ -153,6 +154,7 @@ const fn surface_slot(surface: Surface) -> usize {
         Surface::Models => 6,
         Surface::Explain => 7,
         Surface::None => 8,
+        Surface::CountTokens => 9,
     }
 }
 

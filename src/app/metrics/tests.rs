@@ -8,7 +8,7 @@ use crate::base::fail::{Failure, Fault};
 use crate::base::ids::{ModelId, ProviderId, Table as Ids, TargetId};
 use crate::base::tick::{Ms, Tick};
 use crate::config::{BaseUrl, Config, Driver, Kind, Log as LogRule, Model, Patch, Provider};
-use crate::config::{Server, Settings, TargetSpec};
+use crate::config::{Server, ServiceAccount, Settings, TargetSpec};
 use crate::exchange::ledger::{CommittedBy, Ending};
 use crate::net::core::{Shared, Snapshot};
 use crate::net::names::Names;
@@ -31,7 +31,11 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
                 port: 9,
                 path: String::from("/v1"),
             },
+            aws: None,
             keys: vec![crate::base::secret::Secret::new(*b"sk-very-secret")],
+            account: None,
+            api_version: None,
+            responses: false,
             ca: None,
             vendor: None,
             settings: Patch::default(),
@@ -387,4 +391,29 @@ fn ledgers_go_on_to_the_log() {
     metrics.ended(CoreId(0), two_attempts(Failure::of(Fault::Dns)));
     assert!(metrics.flush());
     assert_eq!(&*metrics.last_ledger(Duration::from_secs(30)).unwrap().id, "r1");
+}
+
+#[test]
+fn access_tokens_are_counted_where_there_are_any() {
+    let (metrics, shared) = watched(1, ["openai", "backup"]);
+    let plain = metrics.render(&shared, &Extra { health: &Health::default(), cores: 1 });
+    assert!(!plain.contains("firstbyte_token_"), "{plain}");
+    let mut config = config(["openai", "backup"]);
+    let token_url = config.providers[ProviderId(1)].base.clone();
+    let key = crate::base::secret::Secret::new(*b"very secret");
+    let account = ServiceAccount { email: String::from("a@b"), key_id: None, key, token_url };
+    config.providers[ProviderId(1)].account = Some(account);
+    let table = route::compile(&config, None).unwrap();
+    let token = table.providers[ProviderId(1)].token.clone().unwrap();
+    token.publish(crate::base::secret::Secret::new(*b"t"), uring::now() + Ms(3_600_000));
+    token.note_failure();
+    let snapshot = Snapshot::new(1, config.server, config.auth, table).unwrap();
+    let shared = Arc::new(Shared::new(snapshot, Names::default(), metrics.clone()));
+    let scrape = Scrape::of(&metrics, &shared);
+    let fetches = |outcome| {
+        scrape.value("token_fetches_total", &[("provider", "backup"), ("outcome", outcome)])
+    };
+    assert_eq!((fetches("ok"), fetches("failed")), (1.0, 1.0));
+    let left = scrape.value("token_seconds_left", &[("provider", "backup")]);
+    assert!(left > 0.0 && left <= 3600.0, "{left}");
 }

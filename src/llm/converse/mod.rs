@@ -18,7 +18,9 @@
 //! It keeps the calls that are open and a few counts; no event costs an allocation but one with a
 //! citation.
 
+pub mod body;
 mod cite;
+mod params;
 
 use smallvec::SmallVec;
 
@@ -45,6 +47,8 @@ pub struct Answer {
     usage: Option<Usage>,
     /// `messageStop` was seen.
     finished: bool,
+    /// A guardrail stepped in, as was told elsewhere: no other reason counts.
+    pub guarded: bool,
 }
 
 /// The members of an event that matter to any of them.
@@ -319,6 +323,7 @@ impl Answer {
         sink.stop(
             0,
             match reason {
+                _ if self.guarded => Finish::ContentFilter,
                 Some(b"max_tokens" | b"model_context_window_exceeded") => Finish::Length,
                 // Amazon's own tools are no calls of the client's.
                 Some(b"tool_use") if self.calls > 0 => Finish::ToolCalls,

@@ -176,7 +176,6 @@ impl Writer for Chat {
 /// Passes a chunk through: the model's name replaced, repeated finish reasons made null, the rest as
 /// it came.
 pub fn pass(payload: &[u8], model: Option<Span>, repeated: &[Span], sink: &mut Sink<'_>) {
-    sink.out.reserve(payload.len() + sink.shown.len() + 16);
     sink.out.extend(b"data: ");
     let mut spans: SmallVec<[(Span, bool); 2]> =
         repeated.iter().map(|span| (*span, false)).collect();
@@ -199,7 +198,7 @@ pub fn pass(payload: &[u8], model: Option<Span>, repeated: &[Span], sink: &mut S
 }
 
 /// A payload of several data lines is joined by line ends; between JSON tokens a blank says the same.
-fn extend_line(bytes: &[u8], out: &mut Buf) {
+pub(super) fn extend_line(bytes: &[u8], out: &mut Buf) {
     let mut rest = bytes;
     while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
         out.extend(&rest[..at]);

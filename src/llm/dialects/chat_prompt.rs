@@ -65,6 +65,17 @@ const PARAMS: &[&str] = &[
     "service_tier",
     "metadata",
     "verbosity",
+    // Of other vendors, under the names that they give them.
+    "documents",
+    "safety_mode",
+    "citation_options",
+    "min_p",
+    "repetition_penalty",
+    "safe_prompt",
+    "prompt_mode",
+    "prediction",
+    "safety_identifier",
+    "prompt_cache_key",
 ];
 
 fn bad(at: &str, expected: &'static str) -> Unreadable {
@@ -184,7 +195,11 @@ fn part(item: &Value, at: &str) -> Result<Option<Part>, Unreadable> {
             let data = data.ok_or_else(|| bad(&format!("{at}.input_audio.data"), "a string"))?;
             let format = item["input_audio"]["format"].as_str().unwrap_or("wav");
             let mime = format!("audio/{format}");
-            Ok(Some(Part::Media(Media { mime, source: Source::Data(data.to_owned()), name: None })))
+            Ok(Some(Part::Media(Media {
+                mime,
+                source: Source::Data(data.to_owned()),
+                ..Media::default()
+            })))
         }
         Some("file") => file(&item["file"], at).map(Some),
         _ => Err(bad(&format!("{at}.type"), "text, image_url, input_audio, file or refusal")),
@@ -195,7 +210,7 @@ fn file(file: &Value, at: &str) -> Result<Part, Unreadable> {
     let name = file["filename"].as_str().map(str::to_owned);
     if let Some(id) = file["file_id"].as_str() {
         let source = Source::File(id.to_owned());
-        return Ok(Part::Media(Media { mime: String::new(), source, name }));
+        return Ok(Part::Media(Media { source, name, ..Media::default() }));
     }
     let data = file["file_data"].as_str().or_else(|| file["file_url"].as_str());
     let data = data.ok_or_else(|| bad(&format!("{at}.file"), "file_data or file_id"))?;
@@ -212,9 +227,9 @@ fn from_url(url: &str, name: Option<String>) -> Media {
     match taken {
         Some((head, data)) => {
             let mime = head.split(';').next().unwrap_or_default().to_owned();
-            Media { mime, source: Source::Data(data.to_owned()), name }
+            Media { mime, source: Source::Data(data.to_owned()), name, ..Media::default() }
         }
-        None => Media { mime: String::new(), source: Source::Url(url.to_owned()), name },
+        None => Media { source: Source::Url(url.to_owned()), name, ..Media::default() },
     }
 }
 
@@ -306,7 +321,7 @@ mod tests {
         assert_eq!(prompt.system, [text("be brief"), text("still brief")]);
         let data = |mime: &str, data: &str, name: Option<&str>| {
             let (mime, name) = (mime.to_owned(), name.map(str::to_owned));
-            Part::Media(Media { mime, source: Source::Data(data.into()), name })
+            Part::Media(Media { mime, source: Source::Data(data.into()), name, ..Media::default() })
         };
         let url = Source::Url("https://x/y.png".into());
         let cached = Some(json!({ "type": "ephemeral" }));
@@ -315,7 +330,7 @@ mod tests {
             [
                 Part::Text { text: "what is".into(), cache: cached },
                 data("image/png", "QUJD", None),
-                Part::Media(Media { mime: String::new(), source: url, name: None }),
+                Part::Media(Media { source: url, ..Media::default() }),
                 data("audio/mp3", "QQ==", None),
                 data("application/pdf", "UERG", Some("a.pdf")),
             ]

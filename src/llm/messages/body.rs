@@ -7,6 +7,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::base::fail::Fault;
+use crate::llm::dialects::messages::allowed_call_id;
 use crate::llm::prompt::{
     Choice, Family, Format, Media, Part, Prompt, Role, Signature, Source, Tool,
 };
@@ -131,10 +132,10 @@ fn block(part: &Part) -> Result<Option<Value>, Fault> {
         }
         Part::Redacted { data } => json!({ "type": "redacted_thinking", "data": data }),
         Part::Call { id, name, input, .. } => {
-            json!({ "type": "tool_use", "id": id, "name": name, "input": input })
+            json!({ "type": "tool_use", "id": allowed_call_id(id), "name": name, "input": input })
         }
         Part::Result { id, parts, is_error, .. } => {
-            let mut block = json!({ "type": "tool_result", "tool_use_id": id });
+            let mut block = json!({ "type": "tool_result", "tool_use_id": allowed_call_id(id) });
             let content = blocks(parts)?;
             if !content.is_empty() {
                 block["content"] = Value::Array(content);
@@ -155,6 +156,11 @@ fn media(media: &Media) -> Result<Value, Fault> {
     };
     let source = match &media.source {
         Source::Url(url) => json!({ "type": "url", "url": url }),
+        Source::Data(_) if media.mime.starts_with("text/") => {
+            // A document of another type than PDF is told as its text.
+            let text = media.plain().ok_or(Fault::Unsendable)?;
+            json!({ "type": "text", "media_type": "text/plain", "data": text })
+        }
         Source::Data(data) => {
             json!({ "type": "base64", "media_type": media.mime, "data": data })
         }
@@ -162,10 +168,18 @@ fn media(media: &Media) -> Result<Value, Fault> {
         Source::File(_) => return Err(Fault::Unsendable),
     };
     let mut block = json!({ "type": kind, "source": source });
-    if kind == "document"
-        && let Some(name) = &media.name
-    {
-        block["title"] = json!(name);
+    if kind == "document" {
+        for (key, value) in [("title", &media.name), ("context", &media.context)] {
+            if let Some(value) = value {
+                block[key] = json!(value);
+            }
+        }
+        if media.citations {
+            block["citations"] = json!({ "enabled": true });
+        }
+    }
+    if let Some(cache) = &media.cache {
+        block["cache_control"] = cache.clone();
     }
     Ok(block)
 }
@@ -259,13 +273,14 @@ fn thinking(prompt: &Prompt, version: Version, body: &mut Map<String, Value>) ->
     }
     let wanted = match effort {
         "none" => return false,
+        _ if prompt.budget.is_some() => prompt.budget.unwrap_or(0).max(BUDGET_MIN),
         "minimal" => BUDGET_MIN,
         "low" => 2 * BUDGET_MIN,
         "medium" => 8 * BUDGET_MIN,
         _ => 16 * BUDGET_MIN,
     };
     let half = prompt.max_tokens.map_or(u64::MAX, |max| (max / 2).max(BUDGET_MIN));
-    let budget = wanted.min(half);
+    let budget = if prompt.budget.is_some() { wanted } else { wanted.min(half) };
     let fits = prompt.max_tokens.is_none_or(|max| budget < max);
     if version < Version::THINKS || forced || !fits || goes_on_without_thoughts(prompt) {
         return false;
@@ -422,6 +437,45 @@ mod tests {
         assert_eq!(got["tools"][0]["input_schema"]["type"], "object");
         assert_eq!(got["tools"][0]["strict"], true);
         assert_eq!(got["max_tokens"], 4096);
+    }
+
+    #[test]
+    fn ids_of_other_vendors_are_allowed() {
+        let function = json!({ "name": "f", "arguments": "{}" });
+        let call = json!({ "id": "functions.f:0", "type": "function", "function": function });
+        let got = body(json!({ "messages": [
+            { "role": "assistant", "tool_calls": [call] },
+            { "role": "tool", "tool_call_id": "functions.f:0", "content": "x" },
+        ] }))
+        .unwrap();
+        let id = got["messages"][0]["content"][0]["id"].as_str().unwrap();
+        assert_eq!(id, "toolu_fb_ZnVuY3Rpb25zLmY6MA");
+        assert_eq!(got["messages"][1]["content"][0]["tool_use_id"], id);
+    }
+
+    #[test]
+    fn a_budget_is_kept_where_there_is_room() {
+        let budget = |max: u64, model: &str| {
+            let request = json!({ "max_tokens": max, "messages": [],
+                "thinking": { "type": "enabled", "budget_tokens": 5000 } });
+            let prompt = crate::llm::dialects::messages_prompt::read(&request).unwrap();
+            Value::Object(write(&prompt, model).unwrap())
+        };
+        assert_eq!(budget(8000, "claude-sonnet-4-5")["thinking"]["budget_tokens"], 5000);
+        assert!(budget(5000, "claude-sonnet-4-5").get("thinking").is_none());
+        assert_eq!(budget(8000, "claude-opus-4-6")["thinking"]["type"], "adaptive");
+    }
+
+    #[test]
+    fn documents_keep_what_is_said_of_them() {
+        let document = json!({ "type": "document", "title": "t", "context": "c",
+            "source": { "type": "text", "media_type": "text/plain", "data": "\u{17c}" },
+            "citations": { "enabled": true }, "cache_control": { "type": "ephemeral" } });
+        let request =
+            json!({ "max_tokens": 9, "messages": [{ "role": "user", "content": [document] }] });
+        let prompt = crate::llm::dialects::messages_prompt::read(&request).unwrap();
+        let got = Value::Object(write(&prompt, "claude").unwrap());
+        assert_eq!(got["messages"], request["messages"]);
     }
 
     #[test]

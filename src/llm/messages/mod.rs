@@ -16,19 +16,24 @@
 //! so that a cut answer has none. A second message that begins inside an answer of which something
 //! was told is a cut answer as well: two answers are never spliced.
 //!
+//! To a client of this API events go out as they came, but for the model's name, and so does a whole
+//! message.
+//!
 //! It keeps a few counts and the calls that are open; no event costs an allocation but one with
 //! citations or with a call's whole input.
 
 pub mod body;
 mod cite;
+pub mod own;
 
 use smallvec::SmallVec;
 
-use crate::base::fail::Fault;
-use crate::llm::errors::error_of;
+use crate::base::fail::{Failure, Fault};
+use crate::llm::dialects::{Dialect, chat, messages};
+use crate::llm::errors::{error_of, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::prompt::Family;
-use crate::llm::provider::Said;
+use crate::llm::provider::{Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
 
@@ -122,7 +127,86 @@ impl Answer {
             self.said = Some(said);
             return Err(Fault::ErrorEvent);
         }
+        if sink.told.dialect() == Dialect::Messages {
+            return self.pass(bytes, &event, sink);
+        }
         self.read(bytes, &event, sink)
+    }
+
+    /// Passes an event on to a client of the same dialect, and notes what it says.
+    fn pass(
+        &mut self,
+        bytes: &[u8],
+        event: &Event<'_>,
+        sink: &mut Sink<'_>,
+    ) -> Result<Mark, Fault> {
+        let Some(kind) = event.kind else { return Ok(Mark::Idle) };
+        let member = |value: Option<Value>, name: &str| json::get(bytes, value?, name);
+        let (mut content, mut model) = (false, None);
+        match kind {
+            b"content_block_delta" => {
+                let delta = event.delta.ok_or(Fault::BadFrame)?;
+                content = ["text", "thinking", "partial_json"].iter().any(|name| {
+                    let text = member(Some(delta), name).and_then(|v| json::raw_string(bytes, v));
+                    text.is_some_and(|text| !text.is_empty())
+                });
+            }
+            b"content_block_start" => {
+                let block = event.block.ok_or(Fault::BadFrame)?;
+                content = says_something(bytes, block);
+            }
+            b"message_start" => {
+                let message = event.message.ok_or(Fault::BadFrame)?;
+                if self.started {
+                    return self.begun_again(bytes, message);
+                }
+                self.begin(bytes, message);
+                model = member(Some(message), "model").map(|model| model.span);
+                content = member(Some(message), "content")
+                    .is_some_and(|content| json::items(bytes, content).next().is_some());
+            }
+            b"message_delta" => {
+                if let Some(usage) = event.usage {
+                    self.counts.read(bytes, usage);
+                }
+                self.stop_reason(bytes, member(event.delta, "stop_reason"));
+            }
+            b"message_stop" => {
+                self.ended = self.started;
+                messages::pass(bytes, kind, None, sink);
+                return Ok(Mark::End);
+            }
+            b"vertex_event" => return Ok(Mark::Idle),
+            b"ping" => {
+                // Before the answer has begun it would only be held.
+                if self.told {
+                    messages::pass(bytes, kind, None, sink);
+                }
+                return Ok(Mark::Idle);
+            }
+            _ => {}
+        }
+        messages::pass(bytes, kind, model, sink);
+        self.told |= content;
+        Ok(if content { Mark::Content } else { Mark::Event })
+    }
+
+    /// A head inside of an answer: proxies repeat it, which is harmless, or start over, which is not.
+    fn begun_again(&self, bytes: &[u8], message: Value) -> Result<Mark, Fault> {
+        let id = json::get(bytes, message, "id").and_then(|id| json::raw_string(bytes, id));
+        let same = id.unwrap_or_default() == &self.id[..];
+        if same { Ok(Mark::Idle) } else { Err(Fault::Truncated) }
+    }
+
+    /// What a head says beside its content.
+    fn begin(&mut self, bytes: &[u8], message: Value) {
+        if let Some(usage) = json::get(bytes, message, "usage") {
+            self.counts.read(bytes, usage);
+        }
+        let id = json::get(bytes, message, "id").and_then(|id| json::raw_string(bytes, id));
+        let id = id.filter(|id| id.len() <= ID_MAX).unwrap_or_default();
+        self.id = SmallVec::from_slice(id);
+        self.started = true;
     }
 
     fn read(
@@ -175,6 +259,9 @@ impl Answer {
         if !self.ended {
             return Err(Fault::Truncated);
         }
+        if sink.told.dialect() == Dialect::Messages {
+            return Ok(());
+        }
         self.finish(sink);
         sink.finish(include_usage);
         Ok(())
@@ -198,6 +285,12 @@ impl Answer {
         }
         if json::find(bytes, &members, "content").is_none_or(|c| c.kind != Kind::Array) {
             return Err(Fault::BadFrame);
+        }
+        if sink.told.dialect() == Dialect::Messages {
+            self.begin(bytes, top);
+            let model = json::find(bytes, &members, "model").map(|model| model.span);
+            chat::whole(bytes, model, sink);
+            return Ok(());
         }
         self.message_start(bytes, top, sink)?;
         self.stop_reason(bytes, json::find(bytes, &members, "stop_reason"));
@@ -400,6 +493,20 @@ impl Answer {
     }
 }
 
+/// Whether the start of a block is more than the place for what follows.
+fn says_something(bytes: &[u8], block: Value) -> bool {
+    let string = |name: &str| {
+        json::get(bytes, block, name).and_then(|v| json::raw_string(bytes, v)).unwrap_or_default()
+    };
+    match string("type") {
+        b"text" => !string("text").is_empty(),
+        b"thinking" => !string("thinking").is_empty(),
+        b"redacted_thinking" | b"" => false,
+        // A call, of the client's tools or the server's, and what those found.
+        _ => true,
+    }
+}
+
 /// Tells the input that came with a block's start, if no fragment did.
 fn tell_input(open: &mut OpenCall, sink: &mut Sink<'_>) -> bool {
     let input = std::mem::take(&mut open.input);
@@ -457,6 +564,22 @@ const WHOLE: u64 = u64::MAX;
 const ID_MAX: usize = 128;
 /// Calls that are open at once: real streams have one.
 const OPEN_MAX: usize = 64;
+
+/// Names what an error status means, at Anthropic and wherever its server runs.
+pub fn refuse(refusal: &Refusal<'_>) -> Refused {
+    let said = said_of_body(refusal.body);
+    let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
+    let message = said.as_ref().map(|said| said.message.to_ascii_lowercase());
+    let tells = |phrase: &str| message.as_ref().is_some_and(|message| message.contains(phrase));
+    let fault = match fault {
+        // An empty account is told with the status of a bad request.
+        Fault::Client if tells("credit balance is too low") => Fault::Credential,
+        Fault::Client if tells("content filtering policy") => Fault::ContentPolicy,
+        other => other,
+    };
+    let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
+    Refused { failure, said }
+}
 
 #[cfg(test)]
 mod tests;

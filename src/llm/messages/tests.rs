@@ -536,3 +536,120 @@ fn signed_and_hidden_thoughts_come_whole_and_go_back() {
     let said = &body["messages"][1]["content"];
     assert_eq!((&said[0], &said[1], &said[2]["text"]), (&blocks[0], &blocks[1], &"y".into()));
 }
+
+/// What a client of the same dialect gets of these events.
+fn passed(payloads: &[Json]) -> (String, Vec<Mark>, Result<(), Fault>, Answer) {
+    let (mut told, mut out, mut events) = (Told::new(Dialect::Messages), Buf::new(), 0);
+    let (mut answer, mut marks, mut end) = (Answer::default(), Vec::new(), Ok(()));
+    let mut sink = Sink {
+        out: &mut out,
+        shown: "shown",
+        events: &mut events,
+        id: "req",
+        seconds: 9,
+        told: &mut told,
+    };
+    for payload in payloads {
+        match answer.feed(payload.to_string().as_bytes(), &mut sink) {
+            Ok(mark) => marks.push(mark),
+            Err(fault) => end = Err(fault),
+        }
+        if end.is_err() {
+            break;
+        }
+    }
+    end = end.and_then(|()| answer.close(true, &mut sink));
+    (String::from_utf8(out.as_slice().to_vec()).unwrap(), marks, end, answer)
+}
+
+#[test]
+fn events_pass_to_a_client_of_the_same_dialect() {
+    let head = |id: &str| {
+        json!({ "type": "message_start", "message": { "id": id, "model": "claude",
+        "content": [], "usage": { "input_tokens": 3, "cache_read_input_tokens": 2 }, "new": 1.50 } })
+    };
+    let start =
+        |block: Json| json!({ "type": "content_block_start", "index": 4, "content_block": block });
+    let text = json!({ "type": "content_block_delta", "index": 4, "delta": { "type": "text_delta", "text": "a" } });
+    let empty = json!({ "type": "content_block_delta", "index": 4, "delta": { "type": "text_delta", "text": "" } });
+    let end = json!({ "type": "message_delta", "delta": { "stop_reason": "max_tokens" }, "usage": { "output_tokens": 5 } });
+    let stop = json!({ "type": "message_stop" });
+    let (out, marks, closed, answer) = passed(&[
+        json!({ "type": "vertex_event" }),
+        head("msg_1"),
+        json!({ "type": "ping" }),
+        start(json!({ "type": "text", "text": "" })),
+        empty,
+        text.clone(),
+        json!({ "type": "ping" }),
+        head("msg_1"),
+        json!({ "type": "new_event", "x": 1 }),
+        end,
+        stop,
+    ]);
+    use Mark::{Content, End, Event, Idle};
+    assert_eq!(marks, [Idle, Event, Idle, Event, Event, Content, Idle, Idle, Event, Event, End]);
+    assert_eq!(closed, Ok(()));
+    let usage = Usage { prompt: 5, completion: 5, cached: 2, cache_write: 0, reasoning: 0 };
+    assert_eq!(answer.usage(), Some(usage));
+    let names: Vec<_> = out.lines().filter_map(|line| line.strip_prefix("event: ")).collect();
+    let deltas = ["content_block_delta"; 2];
+    let want = [
+        &["message_start", "content_block_start"],
+        &deltas[..],
+        &["ping", "new_event", "message_delta", "message_stop"],
+    ];
+    assert_eq!(names, want.concat());
+    let first = json!({ "type": "message_start", "message": { "id": "msg_1", "model": "shown",
+        "content": [], "usage": { "input_tokens": 3, "cache_read_input_tokens": 2 }, "new": 1.50 } });
+    assert!(out.starts_with(&format!("event: message_start\ndata: {first}\n\n")), "{out}");
+    // Another answer inside of this one, no end, an error.
+    assert_eq!(passed(&[head("a"), text.clone(), head("b")]).2, Err(Fault::Truncated));
+    assert_eq!(passed(&[head("a"), text.clone()]).2, Err(Fault::Truncated));
+    assert_eq!(passed(&[json!({ "type": "message_stop" })]).2, Err(Fault::Truncated));
+    let error = json!({ "type": "error", "error": { "type": "overloaded_error", "message": "m" } });
+    let (_, _, closed, mut answer) = passed(&[head("a"), error]);
+    assert_eq!((closed, answer.said().unwrap().message.as_str()), (Err(Fault::ErrorEvent), "m"));
+}
+
+#[test]
+fn what_the_servers_own_tools_do_is_content() {
+    for (block, mark) in [
+        (json!({ "type": "text", "text": "" }), Mark::Event),
+        (json!({ "type": "text", "text": "a" }), Mark::Content),
+        (json!({ "type": "thinking", "thinking": "" }), Mark::Event),
+        (json!({ "type": "redacted_thinking", "data": "x" }), Mark::Event),
+        (json!({ "type": "tool_use", "id": "t", "name": "f" }), Mark::Content),
+        (json!({ "type": "server_tool_use", "name": "web_search" }), Mark::Content),
+        (json!({ "type": "web_search_tool_result", "content": [] }), Mark::Content),
+    ] {
+        let head = json!({ "type": "message_start", "message": { "id": "m" } });
+        let event = json!({ "type": "content_block_start", "index": 0, "content_block": block });
+        assert_eq!(passed(&[head, event]).1[1], mark, "{block}");
+    }
+}
+
+#[test]
+fn a_whole_message_passes_to_a_client_of_the_same_dialect() {
+    let play = |body: &str| {
+        let (mut told, mut out, mut events) = (Told::new(Dialect::Messages), Buf::new(), 0);
+        told.gather();
+        let mut sink = Sink {
+            out: &mut out,
+            shown: "shown",
+            events: &mut events,
+            id: "req",
+            seconds: 9,
+            told: &mut told,
+        };
+        let mut answer = Answer::default();
+        let end = answer.whole(body.as_bytes(), &mut sink);
+        (String::from_utf8(out.as_slice().to_vec()).unwrap(), end, answer.usage())
+    };
+    let body = r#"{ "model" : "claude", "content": [{"type":"new"}], "usage": {"input_tokens":1,"output_tokens":2}, "x": 1.50 }"#;
+    let (out, end, usage) = play(body);
+    assert_eq!((out, end), (body.replace("claude", "shown"), Ok(())));
+    assert_eq!(usage.map(|usage| (usage.prompt, usage.completion)), Some((1, 2)));
+    assert_eq!(play("{\"model\":\"claude\"}").1, Err(Fault::BadFrame));
+    assert_eq!(play("{\"type\":\"error\",\"error\":{}}").1, Err(Fault::ErrorEvent));
+}

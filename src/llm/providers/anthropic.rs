@@ -3,10 +3,12 @@
 //! What an answer says is read by `llm/messages`; this file has the address, the credential, and what
 //! an error status means.
 
+use std::borrow::Cow;
+
 use crate::base::buf::Buf;
-use crate::base::fail::{Failure, Fault};
+use crate::base::fail::Fault;
 use crate::base::tick::UnixMs;
-use crate::llm::errors::{error_of_line, fault_of, said_of_body};
+use crate::llm::errors::error_of_line;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::messages::{self, Answer};
 use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
@@ -34,13 +36,16 @@ impl Provider for Anthropic {
     ) -> Result<(), Fault> {
         let mut told = Buf::new();
         let path = match ask.surface {
-            Surface::Chat | Surface::Messages | Surface::Responses => {
+            Surface::Chat | Surface::Responses => {
                 told.extend(&translated(ask, body, site.model)?);
                 "/messages"
             }
-            // Other paths are passed through: the client speaks this API itself.
-            Surface::Other => {
+            // The client speaks this API itself.
+            Surface::Messages | Surface::CountTokens | Surface::Other => {
                 ask.write_edited(body, site.model, &mut told);
+                if let Cow::Owned(cleaned) = messages::own::cleaned(told.as_slice(), site.model) {
+                    told = Buf::from(cleaned.as_slice());
+                }
                 ask.envelope.path.as_str()
             }
             Surface::Completions
@@ -75,18 +80,7 @@ impl Provider for Anthropic {
     }
 
     fn refuse(refusal: &Refusal<'_>) -> Refused {
-        let said = said_of_body(refusal.body);
-        let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
-        let message = said.as_ref().map(|said| said.message.to_ascii_lowercase());
-        let tells = |phrase: &str| message.as_ref().is_some_and(|message| message.contains(phrase));
-        let fault = match fault {
-            // An empty account is told with the status of a bad request.
-            Fault::Client if tells("credit balance is too low") => Fault::Credential,
-            Fault::Client if tells("content filtering policy") => Fault::ContentPolicy,
-            other => other,
-        };
-        let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
-        Refused { failure, said }
+        messages::refuse(refusal)
     }
 
     fn usage(&self) -> Option<Usage> {
@@ -140,7 +134,15 @@ fn head(ask: &Ask, site: &Site<'_>, path: &str, length: usize, out: &mut Buf) ->
         out.extend(key);
         out.extend(emit::CRLF);
     }
-    fits &= emit::field(out, b"anthropic-version", VERSION);
+    let native = matches!(ask.surface, Surface::Messages | Surface::CountTokens | Surface::Other);
+    let named = |wanted: &str| {
+        let mut fields = ask.envelope.anthropic.iter().filter(|_| native);
+        fields.find(|(name, _)| *name == wanted).map(|(_, value)| value.as_slice())
+    };
+    fits &= emit::field(out, b"anthropic-version", named("anthropic-version").unwrap_or(VERSION));
+    if let Some(beta) = named("anthropic-beta") {
+        fits &= emit::field(out, b"anthropic-beta", beta);
+    }
     fits &= emit::field(out, b"accept-encoding", b"identity");
     fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
     if ask.surface.is_understood() {
@@ -178,8 +180,8 @@ mod tests {
         ask.envelope.fields.push(("openai-beta", b"x".to_vec()));
         ask.envelope.fields.push(("traceparent", b"00-1".to_vec()));
         let key = Secret::new(key);
-        let site =
-            Site { authority: "host:1", path: "/v1", key: Some(&key), model: "claude-sonnet-4-5" };
+        let (authority, model) = ("host:1", "claude-sonnet-4-5");
+        let site = Site { authority, path: "/v1", key: Some(&key), model, ..Site::default() };
         let mut out = Buf::new();
         Anthropic::send(&ask, body, &site, UnixMs(0), &mut out)?;
         Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
@@ -258,7 +260,8 @@ mod tests {
         ] {
             let bytes = body.to_string().into_bytes();
             let (retry_after, surface) = (Some(Ms(7)), Surface::Chat);
-            let refusal = Refusal { status, retry_after, body: &bytes, surface };
+            let refusal =
+                Refusal { status, retry_after, body: &bytes, surface, ..Refusal::default() };
             let refused = Anthropic::refuse(&refusal);
             assert_eq!(refused.failure.fault, fault, "{body}");
             assert_eq!(
@@ -267,8 +270,13 @@ mod tests {
             );
             assert!(!refused.said.unwrap().message.is_empty(), "{body}");
         }
-        let refusal =
-            Refusal { status: 413, retry_after: None, body: b"<html>", surface: Surface::Chat };
+        let refusal = Refusal {
+            status: 413,
+            retry_after: None,
+            body: b"<html>",
+            surface: Surface::Chat,
+            ..Refusal::default()
+        };
         let refused = Anthropic::refuse(&refusal);
         assert_eq!((refused.failure.fault, refused.said), (Fault::TooLarge, None));
     }

@@ -1,14 +1,20 @@
 //! Amazon Bedrock's Converse and ConverseStream operations, one format for all of its models.
 //!
-//! What an answer says is read by `llm/converse`, what an error says by `llm/aws`; this file joins them.
+//! What an answer says is read by `llm/converse`, which writes the bodies of requests too; what an error says
+//! is read by `llm/aws`, and the head of a request is written by `llm/bedrock`. This file joins them.
 //! A stream is an AWS event stream, and an event's name stands in its headers.
 
+use serde_json::json;
+
+use crate::base::buf::Buf;
 use crate::base::fail::Fault;
-use crate::llm::aws;
-use crate::llm::converse::Answer;
+use crate::base::tick::UnixMs;
+use crate::llm::converse::{self, Answer};
 use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said};
+use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said, Site};
+use crate::llm::request::Ask;
 use crate::llm::sink::Sink;
+use crate::llm::{aws, bedrock};
 use crate::wire::aws_event::Kind as Type;
 use crate::wire::json::{self, Top};
 
@@ -21,10 +27,30 @@ pub struct Bedrock {
 
 impl Provider for Bedrock {
     const NAME: &'static str = "bedrock";
-    const BASE_URL: &'static str = "https://bedrock-runtime.us-east-1.amazonaws.com";
+    const BASE_URL: &'static str = "https://bedrock-runtime.{region}.amazonaws.com";
     const KEY_VARIABLE: &'static str = "AWS_BEARER_TOKEN_BEDROCK";
-    const SENDS: bool = false;
+    const SIGNS: bool = true;
     const FRAMING: Framing = Framing::AwsEvents;
+
+    fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        if !ask.surface.is_conversation() {
+            return Err(Fault::Unsendable);
+        }
+        let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+        let mut body = converse::body::write(&prompt, site.model)?;
+        if let Some(betas) = bedrock::betas(ask).filter(|_| bedrock::is_claude(site.model)) {
+            let more = body.entry("additionalModelRequestFields").or_insert_with(|| json!({}));
+            more["anthropic_beta"] = betas;
+        }
+        let operation = if ask.stream { "converse-stream" } else { "converse" };
+        bedrock::send(ask, operation, &body, site, wall, out)
+    }
 
     /// An event that stands under its name in the payload: `{"messageStop":{...}}`.
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
@@ -40,9 +66,9 @@ impl Provider for Bedrock {
     }
 
     fn feed_named(&mut self, message: &Named<'_>, sink: &mut Sink<'_>) -> Result<Mark, Fault> {
-        if let Some(said) = aws::error_of_message(message) {
+        if let Some((fault, said)) = aws::error_of_message(message) {
             self.said = Some(said);
-            return Err(Fault::ErrorEvent);
+            return Err(fault);
         }
         if message.kind != Type::Event {
             return Ok(Mark::Idle);
@@ -130,14 +156,19 @@ mod tests {
 
     #[test]
     fn an_exception_ends_the_stream_early_or_late() {
-        for name in ["throttlingException", "modelStreamErrorException", "ofTheFutureException"] {
+        for (name, fault) in [
+            ("throttlingException", Fault::RateLimited),
+            ("modelStreamErrorException", Fault::Unavailable),
+            ("validationException", Fault::Client),
+            ("ofTheFutureException", Fault::ErrorEvent),
+        ] {
             let failed = (Type::Exception, name, r#"{"message":"no more"}"#);
             let (out, fed, said) = play(&[failed]);
-            assert_eq!((out.as_str(), fed), ("", Err(Fault::ErrorEvent)));
+            assert_eq!((out.as_str(), fed), ("", Err(fault)));
             let said = said.unwrap_or_default();
             assert_eq!((said.message.as_str(), said.code.as_deref()), ("no more", Some(name)));
             let (out, fed, _) = play(&[TEXT, failed]);
-            assert!(out.contains("\"Hi\"") && fed == Err(Fault::ErrorEvent), "{out}");
+            assert!(out.contains("\"Hi\"") && fed == Err(fault), "{out}");
         }
         let (_, fed, said) = play(&[TEXT, (Type::Error, "Internal", "")]);
         assert_eq!(

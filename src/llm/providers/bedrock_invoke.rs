@@ -12,13 +12,16 @@ mod plain;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use memchr::memmem;
 
+use crate::base::buf::Buf;
 use crate::base::fail::Fault;
-use crate::llm::aws;
-use crate::llm::event::{Mark, Usage};
-use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said};
+use crate::base::tick::UnixMs;
+use crate::llm::event::{Finish, Mark, Usage};
+use crate::llm::provider::{Framing, Named, Provider, Refusal, Refused, Said, Site};
+use crate::llm::request::Ask;
 use crate::llm::sink::Sink;
-use crate::llm::{converse, messages};
+use crate::llm::{aws, bedrock, converse, messages};
 use crate::wire::aws_event::Kind as Type;
 use crate::wire::json::{self, Kind, Top};
 
@@ -26,6 +29,8 @@ use crate::wire::json::{self, Kind, Top};
 #[derive(Default)]
 pub struct BedrockInvoke {
     answer: Answer,
+    /// A guardrail of the customer's stepped in: whatever reason the model gives, that is why it ended.
+    guarded: bool,
     /// The decoded event; its memory is kept.
     decoded: Vec<u8>,
     said: Option<Said>,
@@ -64,13 +69,40 @@ impl Answer {
 
 impl Provider for BedrockInvoke {
     const NAME: &'static str = "bedrock-invoke";
-    const BASE_URL: &'static str = "https://bedrock-runtime.us-east-1.amazonaws.com";
+    const BASE_URL: &'static str = "https://bedrock-runtime.{region}.amazonaws.com";
     const KEY_VARIABLE: &'static str = "AWS_BEARER_TOKEN_BEDROCK";
-    const SENDS: bool = false;
+    const SIGNS: bool = true;
     const FRAMING: Framing = Framing::AwsEvents;
+
+    /// Only Claude is asked: the formats of other models are many, and Converse is one for all of them.
+    fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        if !ask.surface.is_conversation() || !bedrock::is_claude(site.model) {
+            return Err(Fault::Unsendable);
+        }
+        let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+        if bedrock::has_addresses(&prompt) {
+            return Err(Fault::Unsendable);
+        }
+        let mut body = messages::body::write(&prompt, site.model)?;
+        body.insert("anthropic_version".into(), VERSION.into());
+        // Tiers are of the vendor's own API.
+        body.remove("service_tier");
+        if let Some(betas) = bedrock::betas(ask) {
+            body.insert("anthropic_beta".into(), betas);
+        }
+        let operation = if ask.stream { "invoke-with-response-stream" } else { "invoke" };
+        bedrock::send(ask, operation, &body, site, wall, out)
+    }
 
     /// Reads the model's own event.
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
+        self.guard(payload);
         if let Answer::Messages(answer) = &mut self.answer {
             return answer.feed(payload, sink);
         }
@@ -82,6 +114,7 @@ impl Provider for BedrockInvoke {
         if matches!(self.answer, Answer::Unknown) {
             self.answer = Answer::of(payload, &members);
         }
+        self.tell_guarded();
         match &mut self.answer {
             Answer::Messages(answer) => answer.feed(payload, sink),
             Answer::Converse(answer) => answer.wrapped(payload, &members, sink),
@@ -100,9 +133,9 @@ impl Provider for BedrockInvoke {
     }
 
     fn feed_named(&mut self, message: &Named<'_>, sink: &mut Sink<'_>) -> Result<Mark, Fault> {
-        if let Some(said) = aws::error_of_message(message) {
+        if let Some((fault, said)) = aws::error_of_message(message) {
             self.said = Some(said);
-            return Err(Fault::ErrorEvent);
+            return Err(fault);
         }
         if message.kind != Type::Event || message.name != b"chunk" {
             return Ok(Mark::Idle);
@@ -124,7 +157,13 @@ impl Provider for BedrockInvoke {
     fn close(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
         match &mut self.answer {
             Answer::Unknown => Err(Fault::Truncated),
-            Answer::Messages(answer) => answer.close(include_usage, sink),
+            Answer::Messages(answer) => {
+                // Its reason is told at the end, and the first one told stands.
+                if self.guarded && answer.is_finished() {
+                    sink.stop(0, Finish::ContentFilter);
+                }
+                answer.close(include_usage, sink)
+            }
             Answer::Converse(answer) => answer.close(include_usage, sink),
             Answer::Plain(answer) => answer.close(include_usage, sink),
         }
@@ -146,8 +185,15 @@ impl Provider for BedrockInvoke {
             return Err(Fault::BadFrame);
         }
         self.answer = Answer::of(body, &members);
+        self.guard(body);
+        self.tell_guarded();
         match &mut self.answer {
-            Answer::Messages(answer) => answer.whole(body, sink),
+            Answer::Messages(answer) => {
+                if self.guarded {
+                    sink.stop(0, Finish::ContentFilter);
+                }
+                answer.whole(body, sink)
+            }
             Answer::Converse(answer) => answer.whole(body, &members, sink),
             Answer::Plain(answer) => {
                 if answer.read(body, &members, sink)? == Mark::Content {
@@ -190,6 +236,34 @@ impl Provider for BedrockInvoke {
         Ok(Mark::Idle)
     }
 }
+
+impl BedrockInvoke {
+    /// Looks for the mark of a guardrail, which any event may have.
+    fn guard(&mut self, payload: &[u8]) {
+        if self.guarded || memmem::find(payload, GUARDRAIL).is_none() {
+            return;
+        }
+        let mut members = Top::new();
+        if json::document_with_top(payload, &mut members).is_err() {
+            return;
+        }
+        let action = members.iter().find(|member| member.key.of(payload) == GUARDRAIL);
+        self.guarded = action.is_some_and(|a| json::str_eq(payload, a.value, "INTERVENED"));
+    }
+
+    /// Tells the answers that give their reason themselves.
+    fn tell_guarded(&mut self) {
+        match &mut self.answer {
+            Answer::Converse(answer) => answer.guarded |= self.guarded,
+            Answer::Plain(answer) => answer.guarded |= self.guarded,
+            Answer::Unknown | Answer::Messages(_) => {}
+        }
+    }
+}
+
+const GUARDRAIL: &[u8] = b"amazon-bedrock-guardrailAction";
+/// What Claude's body here has in the place of a field of the head.
+const VERSION: &str = "bedrock-2023-05-31";
 
 #[cfg(test)]
 mod tests;

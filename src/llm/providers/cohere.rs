@@ -1,4 +1,4 @@
-//! Cohere's chat API, version 2.
+//! Cohere's chat API, version 2. What a request says is written by `body`.
 //!
 //! Named events with their name inside; the last is `message-end`, and `[DONE]` follows it. A plan that
 //! stands before a call goes out as reasoning. What follows `message-end` changes nothing, unless it is
@@ -15,11 +15,16 @@ use smallvec::SmallVec;
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::limits::CHOICES_MAX;
+use crate::base::tick::UnixMs;
 use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Refused, Said};
+use crate::llm::post;
+use crate::llm::provider::{Provider, Refusal, Refused, Said, Site};
+use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value, Writer};
+
+pub mod body;
 
 /// One answer being read.
 #[derive(Default)]
@@ -45,8 +50,37 @@ struct Call {
 impl Provider for Cohere {
     const NAME: &'static str = "cohere";
     const BASE_URL: &'static str = "https://api.cohere.com/v2";
+    /// As the vendor's own libraries have it.
     const KEY_VARIABLE: &'static str = "CO_API_KEY";
-    const SENDS: bool = false;
+
+    fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        _wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        let root = post::root(site.path, &["/v2", "/v1"]);
+        let mut told = Buf::new();
+        let path = match ask.surface {
+            Surface::Chat | Surface::Messages | Surface::Responses => {
+                told.extend(&translated(ask, body, site.model)?);
+                String::from("/v2/chat")
+            }
+            // Other paths are passed through: the client speaks this API itself.
+            Surface::Other => {
+                ask.write_edited(body, site.model, &mut told);
+                format!("/v2{}", ask.envelope.path)
+            }
+            Surface::Completions
+            | Surface::Embeddings
+            | Surface::CountTokens
+            | Surface::Models
+            | Surface::Explain
+            | Surface::None => return Err(Fault::Unsendable),
+        };
+        post::write(ask, site, [root, &path], b"text/event-stream", told.as_slice(), out)
+    }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         if payload.trim_ascii() == b"[DONE]" {
@@ -270,6 +304,15 @@ impl Call {
         sink.args(0, self.number, Piece::Raw(&NULL[..std::mem::take(&mut self.held)]));
         sink.args(0, self.number, Piece::Raw(fragment));
     }
+}
+
+/// The body of a conversation in the words of this API.
+fn translated(ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
+    let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+    let mut body = body::write(&prompt, model)?;
+    body.insert(String::from("model"), model.into());
+    body.insert(String::from("stream"), ask.stream.into());
+    serde_json::to_vec(&body).map_err(|_| Fault::Unsendable)
 }
 
 /// Whether an error is of the type that says that there are too many tokens.

@@ -3,11 +3,11 @@
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
-use crate::base::tick::{Ms, UnixMs};
+use crate::base::tick::UnixMs;
 use crate::llm::errors::said_of_body;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
-use crate::llm::request::{Ask, Surface};
+use crate::llm::request::Ask;
 use crate::llm::sink::Sink;
 
 pub mod anthropic;
@@ -15,9 +15,14 @@ pub mod bedrock;
 pub mod bedrock_invoke;
 pub mod cohere;
 pub mod gemini;
+pub mod mistral;
 pub mod ollama;
 pub mod openai;
 pub mod responses;
+pub mod vertex;
+
+use self::openai::vendors::VendorId;
+use crate::llm::quirks::Fate;
 
 macro_rules! providers {
     ($($kind:ident => $adapter:ty,)*) => {
@@ -25,16 +30,20 @@ macro_rules! providers {
         #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
         pub enum Kind {
             $(#[allow(missing_docs, reason = "the adapter's module says it")] $kind,)*
+            /// OpenAI's, as one of the vendors has it that copy it.
+            Like(VendorId),
         }
 
-        impl Kind {
-            /// Every kind of this build with its name in the config.
-            pub const NAMES: &'static [(&'static str, Kind)] =
-                &[$((<$adapter as Provider>::NAME, Kind::$kind),)*];
+        /// The kinds that have an adapter of their own.
+        const OWN: &[Kind] = &[$(Kind::$kind,)*];
 
+        impl Kind {
             /// The name in the config.
             pub const fn name(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::NAME,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::NAME,)*
+                    Kind::Like(vendor) => vendor.row().name,
+                }
             }
 
             /// The names that a config may use, for errors and help.
@@ -44,17 +53,44 @@ macro_rules! providers {
 
             /// See [`Provider::SENDS`].
             pub const fn sends(self) -> bool {
-                match self { $(Kind::$kind => <$adapter as Provider>::SENDS,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::SENDS,)*
+                    Kind::Like(_) => true,
+                }
             }
 
-            /// The base URL of the vendor itself, where a provider of the config names none.
+            /// The base URL of the vendor itself, where a provider of the config names none; may be empty.
             pub const fn base_url(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::BASE_URL,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::BASE_URL,)*
+                    Kind::Like(vendor) => vendor.row().base_url,
+                }
             }
 
-            /// The variable that usually holds the vendor's key.
+            /// See [`Provider::SIGNS`].
+            pub const fn signs(self) -> bool {
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::SIGNS,)*
+                    Kind::Like(_) => false,
+                }
+            }
+
+            /// The variable that usually holds the vendor's key; empty if it usually wants none.
             pub const fn key_variable(self) -> &'static str {
-                match self { $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)* }
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::KEY_VARIABLE,)*
+                    Kind::Like(vendor) => vendor.row().key_variable,
+                }
+            }
+        }
+
+        impl Kind {
+            /// See [`Provider::judge`].
+            pub fn judge(self, body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+                match self {
+                    $(Kind::$kind => <$adapter as Provider>::judge(body, model),)*
+                    Kind::Like(vendor) => Some(vendor.row().judge(body, model)),
+                }
             }
         }
 
@@ -70,7 +106,10 @@ macro_rules! providers {
         impl Stream {
             /// The state at the start of an answer.
             pub fn new(kind: Kind) -> Stream {
-                match kind { $(Kind::$kind => Stream::$kind(Box::default()),)* }
+                match kind {
+                    $(Kind::$kind => Stream::$kind(Box::default()),)*
+                    Kind::Like(vendor) => Stream::Openai(Box::new(openai::Openai::of(vendor.row()))),
+                }
             }
 
             /// See [`Provider::send`].
@@ -84,7 +123,7 @@ macro_rules! providers {
                     Stream::Idle => Err(Fault::Unsendable),
                     // No config has such a kind: this is `translate`, whose answer is at hand.
                     $(Stream::$kind(_) if !<$adapter as Provider>::SENDS => Ok(()),)*
-                    $(Stream::$kind(_) => <$adapter>::send(ask, body, site, wall, out),)*
+                    $(Stream::$kind(adapter) => adapter.send_as(ask, body, site, wall, out),)*
                 }
             }
 
@@ -193,14 +232,11 @@ macro_rules! providers {
             }
 
             /// Names an error response, and keeps what was said for `said`.
-            pub fn refused(
-                &mut self, status: u16, retry_after: Option<Ms>, body: &[u8], surface: Surface,
-            ) -> Failure {
-                let refusal = Refusal { status, retry_after, body, surface };
+            pub fn refused(&mut self, refusal: &Refusal<'_>) -> Failure {
                 match self {
-                    Stream::Idle => Failure::status(Fault::BadStatus, status),
+                    Stream::Idle => Failure::status(Fault::BadStatus, refusal.status),
                     $(Stream::$kind(adapter) => {
-                        let refused = <$adapter>::refuse(&refusal);
+                        let refused = <$adapter>::refuse(refusal);
                         adapter.keep_said(refused.said);
                         refused.failure
                     })*
@@ -225,9 +261,42 @@ providers! {
     Openai => openai::Openai,
     Anthropic => anthropic::Anthropic,
     Gemini => gemini::Gemini,
+    Vertex => vertex::Vertex,
     Cohere => cohere::Cohere,
     Ollama => ollama::Ollama,
+    Mistral => mistral::Mistral,
     Bedrock => bedrock::Bedrock,
     BedrockInvoke => bedrock_invoke::BedrockInvoke,
     Responses => responses::Responses,
+}
+
+const KINDS: usize = OWN.len() + VendorId::COUNT;
+
+/// The adapters first, then the vendors.
+const ALL: [(&str, Kind); KINDS] = {
+    let mut all = [("", Kind::Openai); KINDS];
+    let mut index = 0;
+    while index < KINDS {
+        let kind = if index < OWN.len() {
+            OWN[index]
+        } else {
+            Kind::Like(VendorId::at(index - OWN.len()))
+        };
+        all[index] = (kind.name(), kind);
+        index += 1;
+    }
+    all
+};
+
+impl Kind {
+    /// Every kind of this build with its name in the config.
+    pub const NAMES: &'static [(&'static str, Kind)] = &ALL;
+    /// Azure, whose address and key field differ.
+    pub const AZURE: Kind = Kind::Like(VendorId::AZURE);
+
+    /// Whether a provider of this kind may have OpenAI's Responses API beside chat, at the same base URL
+    /// and with the same key.
+    pub fn may_have_responses(self) -> bool {
+        matches!(self, Kind::Openai | Kind::Like(_)) && self != Kind::AZURE
+    }
 }

@@ -1,17 +1,24 @@
-//! Ollama's own API: `/api/chat`, and `/api/generate`, which has `response` in place of a message.
+//! Ollama's own API: `/api/chat`, and `/api/generate`, which has `response` in place of a message. What a
+//! request says is written by `body`.
 //!
 //! ```text
 //!   {"message":{"role":"assistant","content":"Hi"},"done":false}
 //!   {"message":{"content":""},"done":true,"done_reason":"stop","prompt_eval_count":9,"eval_count":2}
 //! ```
 
+use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::limits::CHOICES_MAX;
+use crate::base::tick::UnixMs;
 use crate::llm::errors::{error_of, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Framing, Provider, Refusal, Refused, Said};
+use crate::llm::post;
+use crate::llm::provider::{Framing, Provider, Refusal, Refused, Said, Site};
+use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
+
+pub mod body;
 
 /// One answer being read.
 #[derive(Default)]
@@ -25,10 +32,38 @@ pub struct Ollama {
 
 impl Provider for Ollama {
     const NAME: &'static str = "ollama";
-    const BASE_URL: &'static str = "http://127.0.0.1:11434/api";
+    const BASE_URL: &'static str = "http://127.0.0.1:11434";
     const KEY_VARIABLE: &'static str = "OLLAMA_API_KEY";
-    const SENDS: bool = false;
     const FRAMING: Framing = Framing::Lines;
+
+    fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        _wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        let root = post::root(site.path, &["/api", "/v1"]);
+        let mut told = Buf::new();
+        let path = match ask.surface {
+            Surface::Chat | Surface::Messages | Surface::Responses => {
+                told.extend(&translated(ask, body, site.model)?);
+                String::from("/api/chat")
+            }
+            // Other paths are passed through, to the server's copy of them.
+            Surface::Other => {
+                ask.write_edited(body, site.model, &mut told);
+                format!("/v1{}", ask.envelope.path)
+            }
+            Surface::Completions
+            | Surface::Embeddings
+            | Surface::CountTokens
+            | Surface::Models
+            | Surface::Explain
+            | Surface::None => return Err(Fault::Unsendable),
+        };
+        post::write(ask, site, [root, &path], b"application/x-ndjson", told.as_slice(), out)
+    }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         if payload.is_empty() {
@@ -73,7 +108,12 @@ impl Provider for Ollama {
 
     fn refuse(refusal: &Refusal<'_>) -> Refused {
         let said = said_of_body(refusal.body);
-        let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
+        let message = said.as_ref().map(|said| said.message.as_str()).unwrap_or_default();
+        let fault = match fault_of(refusal.status, said.as_ref(), refusal.surface) {
+            // The request is well: this model has no tools, or does not think. Another one may.
+            Fault::Client if message.contains("does not support") => Fault::Unsendable,
+            other => other,
+        };
         let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
         Refused { failure, said }
     }
@@ -137,6 +177,16 @@ impl Ollama {
         }
         Ok(substance)
     }
+}
+
+/// The body of a conversation in the words of this API, where a stream is what comes unless it is not
+/// wanted.
+fn translated(ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
+    let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+    let mut body = body::write(&prompt, model)?;
+    body.insert(String::from("model"), model.into());
+    body.insert(String::from("stream"), ask.stream.into());
+    serde_json::to_vec(&body).map_err(|_| Fault::Unsendable)
 }
 
 /// A call, which is always whole.

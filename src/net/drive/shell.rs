@@ -492,7 +492,9 @@ impl<'a, R: Rt> Shell<'a, R> {
             Ok(count) if count > 0 => {
                 buf.consume(count);
                 let done = buf.is_empty();
-                if !done {
+                if done {
+                    self.exchange.give_back(buf);
+                } else {
                     self.write_down(buf);
                 }
                 self.step(Input::Wrote { side: Side::Down, done });

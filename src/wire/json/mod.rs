@@ -15,6 +15,7 @@
 //! the last one, as most parsers do, and [`count`] tells whether there are more. A lone surrogate
 //! escape (`"\ud800"`) is legal too, and becomes U+FFFD.
 
+mod balance;
 mod scan;
 mod write;
 
@@ -24,6 +25,7 @@ use smallvec::SmallVec;
 
 use crate::wire::Span;
 
+pub use balance::Balance;
 pub use scan::{Fault, JsonFault};
 pub use write::{Writer, escape, write_string};
 

@@ -33,6 +33,8 @@ pub struct Answer {
     usage: Option<Usage>,
     metered: Option<Usage>,
     said: Option<Said>,
+    /// A guardrail stepped in, as was told elsewhere: no other reason counts.
+    pub guarded: bool,
 }
 
 /// What reading a part came to.
@@ -106,6 +108,9 @@ impl Answer {
     pub fn end(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
         if let Some(usage) = self.usage() {
             sink.usage(usage);
+        }
+        if self.guarded {
+            sink.stop(0, Finish::ContentFilter);
         }
         sink.finish(include_usage);
         Ok(())
@@ -255,6 +260,7 @@ impl Answer {
     ) -> Result<(), Fault> {
         let reason = json::text(bytes, reason).unwrap_or_default().to_ascii_lowercase();
         let finish = match reason.as_str() {
+            _ if self.guarded => Finish::ContentFilter,
             "length" | "max_tokens" | "error_limit" => Finish::Length,
             "content_filtered" | "content_filter" | "error_toxic" => Finish::ContentFilter,
             "tool_calls" | "tool_use" => Finish::ToolCalls,

@@ -280,5 +280,45 @@ fn what_is_no_chunk_is_told_apart() {
     }
     let body = "{\"message\":\"slow down\"}";
     let exception = Named { kind: Type::Exception, name: b"throttlingException", ..chunk(body) };
-    assert_eq!(feed(&exception), (Err(Fault::ErrorEvent), Some("slow down".to_owned())));
+    assert_eq!(feed(&exception), (Err(Fault::RateLimited), Some("slow down".to_owned())));
+}
+
+#[test]
+fn a_guardrail_that_steps_in_is_why_an_answer_ends() {
+    for (name, stream) in streams() {
+        let finish = |marked: usize, action: &str| {
+            let mut stream = stream.clone();
+            stream[marked][std::str::from_utf8(GUARDRAIL).unwrap()] = json!(action);
+            let seen = play(&stream);
+            assert_eq!((seen.text.as_str(), seen.end), ("Hi there", Ok(())), "{name}");
+            assert_eq!(seen.finish.len(), 1, "{name}: {:?}", seen.finish);
+            seen.finish[0].clone()
+        };
+        let usual = play(&stream).finish;
+        // Up to the first event, whatever it is, that can hold the reason.
+        for marked in 0..2 {
+            assert_eq!(finish(marked, "INTERVENED"), "content_filter", "{name} {marked}");
+            assert_eq!([finish(marked, "NONE")], usual[..], "{name} {marked}");
+        }
+    }
+    let whole = |body: Json| {
+        let mut adapter = BedrockInvoke::default();
+        let out = with_sink(true, |sink| {
+            adapter.whole(body.to_string().as_bytes(), sink).unwrap();
+        });
+        let got: Json = serde_json::from_str(&out).unwrap();
+        let choice = &got["choices"][0];
+        (choice["message"]["content"].clone(), choice["finish_reason"].clone())
+    };
+    let blocked = "amazon-bedrock-guardrailAction";
+    for body in [
+        json!({ "type": "message", "id": "m", "content": [{ "type": "text", "text": "No" }],
+            "stop_reason": "end_turn", blocked: "INTERVENED" }),
+        json!({ "output": { "message": { "role": "assistant", "content": [{ "text": "No" }] } },
+            "stopReason": "end_turn", blocked: "INTERVENED" }),
+        json!({ "generation": "No", "stop_reason": "stop", blocked: "INTERVENED" }),
+        json!({ "results": [{ "outputText": "No", "completionReason": "FINISH" }], blocked: "INTERVENED" }),
+    ] {
+        assert_eq!(whole(body.clone()), (json!("No"), json!("content_filter")), "{body}");
+    }
 }

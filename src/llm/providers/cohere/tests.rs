@@ -332,9 +332,44 @@ fn refusals_are_told_apart() {
     ] {
         let text = body.to_string();
         let surface = crate::llm::request::Surface::Chat;
-        let refusal = Refusal { status, retry_after: None, body: text.as_bytes(), surface };
+        let refusal = Refusal {
+            status,
+            retry_after: None,
+            body: text.as_bytes(),
+            surface,
+            ..Refusal::default()
+        };
         let refused = Cohere::refuse(&refusal);
         assert_eq!(refused.failure.fault, fault, "{status} {body}");
         assert_eq!(refused.said.unwrap().message, body["message"].as_str().unwrap());
     }
+}
+
+fn sent(surface: Surface, path: &str, at: &str, body: &[u8]) -> Result<String, Fault> {
+    let mut ask = Ask::read(surface, body).unwrap();
+    (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned());
+    let key = crate::base::secret::Secret::new("key");
+    let site =
+        Site { authority: "host:1", path, key: Some(&key), model: "command-r", ..Site::default() };
+    let mut out = Buf::new();
+    Cohere::send(&ask, body, &site, UnixMs(0), &mut out)?;
+    Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
+}
+
+#[test]
+fn a_request_goes_to_the_second_version_however_the_base_is_written() {
+    let body = br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"Hi"}]}"#;
+    let told = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"model\":\"command-r\",\"stream\":true}";
+    for (path, root) in [("", ""), ("/v2", ""), ("/v1", ""), ("/proxy/v2", "/proxy")] {
+        let out = sent(Surface::Chat, path, "/chat/completions", body).unwrap();
+        assert!(out.starts_with(&format!("POST {root}/v2/chat HTTP/1.1\r\n")), "{out}");
+        assert!(out.contains("authorization: Bearer key\r\naccept"), "{out}");
+        assert!(out.contains("accept: text/event-stream\r\n"), "{out}");
+        assert!(out.ends_with(&format!("\r\n\r\n{told}")), "{out}");
+    }
+    let out = sent(Surface::Other, "/v2", "/rerank", br#"{"model":"m","query":"q"}"#).unwrap();
+    assert!(out.starts_with("POST /v2/rerank HTTP/1.1\r\n"), "{out}");
+    assert!(out.ends_with("{\"model\":\"command-r\",\"query\":\"q\"}"), "{out}");
+    let body = br#"{"model":"m","input":"x"}"#;
+    assert_eq!(sent(Surface::Embeddings, "/v2", "/embeddings", body), Err(Fault::Unsendable));
 }

@@ -3,7 +3,6 @@
 use serde_json::{Value as Tree, json};
 
 use super::*;
-use crate::base::buf::Buf;
 use crate::llm::sink::Told;
 
 fn play(lines: &[Tree], whole: bool) -> (String, Result<(), Fault>, Vec<Mark>) {
@@ -201,13 +200,25 @@ fn refusals_are_told_apart() {
     {
         let body = b"{\"error\":\"model 'x' not found\"}";
         let surface = crate::llm::request::Surface::Chat;
-        let refused = Ollama::refuse(&Refusal { status, retry_after: None, body, surface });
+        let refused = Ollama::refuse(&Refusal {
+            status,
+            retry_after: None,
+            body,
+            surface,
+            ..Refusal::default()
+        });
         assert_eq!(refused.failure.fault, fault, "{status}");
         assert_eq!(refused.said.unwrap().message, "model 'x' not found");
     }
     let body = b"{\"error\":\"prompt too long; exceeded max context length by 7 tokens\"}";
     let surface = crate::llm::request::Surface::Chat;
-    let refused = Ollama::refuse(&Refusal { status: 400, retry_after: None, body, surface });
+    let refused = Ollama::refuse(&Refusal {
+        status: 400,
+        retry_after: None,
+        body,
+        surface,
+        ..Refusal::default()
+    });
     assert_eq!(refused.failure.fault, Fault::Context);
 }
 
@@ -219,4 +230,53 @@ fn counts_that_no_sum_can_hold_are_no_panic() {
     let (out, end, _) = play(&[line], false);
     assert_eq!(end, Ok(()));
     assert!(out.contains(&format!("\"total_tokens\":{}", u64::MAX)), "{out}");
+}
+
+#[test]
+fn what_a_model_can_not_do_is_asked_of_another() {
+    for message in ["\"x\" does not support thinking", "registry/x does not support tools"] {
+        let body = json!({ "error": message }).to_string();
+        let (surface, body) = (Surface::Chat, body.as_bytes());
+        let refused = Ollama::refuse(&Refusal { status: 400, body, surface, ..Refusal::default() });
+        assert_eq!(refused.failure.fault, Fault::Unsendable, "{message}");
+    }
+}
+
+#[test]
+fn a_request_goes_to_the_server_however_the_base_is_written() {
+    let send = |surface: Surface, path: &str, at: &str, key: Option<&str>, body: &str| {
+        let mut ask = Ask::read(surface, body.as_bytes()).unwrap();
+        (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned());
+        let key = key.map(crate::base::secret::Secret::new);
+        let site = Site {
+            authority: "host:1",
+            path,
+            key: key.as_ref(),
+            model: "qwen3",
+            ..Site::default()
+        };
+        let mut out = Buf::new();
+        Ollama::send(&ask, body.as_bytes(), &site, UnixMs(0), &mut out)?;
+        Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
+    };
+    let body = "{\"model\":\"m\",\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}";
+    // A stream is what comes unless it is not wanted.
+    let told = "{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}],\"model\":\"qwen3\",\"stream\":false}";
+    for (path, root) in [("", ""), ("/api", ""), ("/v1", ""), ("/proxy/api", "/proxy")] {
+        let out = send(Surface::Chat, path, "/chat/completions", None, body).unwrap();
+        assert!(out.starts_with(&format!("POST {root}/api/chat HTTP/1.1\r\n")), "{out}");
+        assert!(out.contains("accept: application/json\r\n"), "{out}");
+        assert!(!out.contains("authorization"), "{out}");
+        assert!(out.ends_with(&format!("\r\n\r\n{told}")), "{out}");
+    }
+    let stream = body.replace("{\"model\"", "{\"stream\":true,\"model\"");
+    let out = send(Surface::Chat, "", "/chat/completions", Some("key"), &stream).unwrap();
+    assert!(out.contains("authorization: Bearer key\r\n"), "{out}");
+    assert!(out.contains("accept: application/x-ndjson\r\n"), "{out}");
+    assert!(out.ends_with("\"stream\":true}"), "{out}");
+    let body = "{\"model\":\"m\",\"prompt\":\"a cat\"}";
+    let out = send(Surface::Other, "/api", "/images/generations", None, body).unwrap();
+    assert!(out.starts_with("POST /v1/images/generations HTTP/1.1\r\n"), "{out}");
+    let body = "{\"model\":\"m\",\"input\":\"x\"}";
+    assert_eq!(send(Surface::Embeddings, "", "/embeddings", None, body), Err(Fault::Unsendable));
 }

@@ -1,409 +1,238 @@
 //! OpenAI's chat, completions and embeddings APIs, and the vendors that copy them.
 //!
-//! The client's dialect is this format too, so nothing is re-encoded: a chunk is read for what it
-//! means, and goes out as it lay in the buffer but for the model's name (and a finish reason that a
-//! choice already had).
-//!
-//! ```text
-//!   data: {"id":"c1","model":"gpt-4o-2024-08-06","choices":[{"index":0,"delta":{"content":"Hi"}}]}
-//!                            ~~~~~~~~~~~~~~~~~~~ replaced      ^ started      ^ substance
-//! ```
-//!
-//! The terminal signal is a `finish_reason` for each choice that began; `[DONE]` is welcome and not
-//! required, since some vendors leave out one or the other.
+//! What an answer says is read by `llm/openai`; this file has the address, the credential and the request.
+//! A chat client's request goes out as it came but for its edits; another dialect's is written anew by
+//! `llm/chat_body`.
 
-mod chunk;
-mod loose;
+pub mod vendors;
+
+use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
-use crate::base::fail::{Failure, Fault};
+use crate::base::fail::Fault;
 use crate::base::tick::UnixMs;
-use crate::llm::dialects::chat;
-use crate::llm::errors::{error_of, error_of_line, fault_of, said_of_body};
-use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Refused, Said, Site, USER_AGENT};
-use crate::llm::request::Ask;
-use crate::llm::sink::{Piece, Sink};
-use crate::wire::Span;
+use crate::llm::chat_body;
+use crate::llm::dialects::Dialect;
+use crate::llm::event::{Mark, Usage};
+use crate::llm::openai::Answer;
+use crate::llm::prompt::{Part, Prompt};
+use crate::llm::provider::{
+    Badge, Provider, Refusal, Refused, Said, Site, USER_AGENT, is_path_part,
+};
+use crate::llm::quirks::{self, Fate};
+use crate::llm::request::{Ask, Edit, Surface, edited_len, write_edited};
+use crate::llm::sink::Sink;
 use crate::wire::http1::emit;
-use crate::wire::json::{self, Kind, Top, Value};
 
-use self::chunk::{Chunk, Item, strict_delta, strict_message};
-use self::loose::Choice;
+use self::vendors::{OPENAI, Vendor};
 
 /// One answer being read.
-#[derive(Default)]
 pub struct Openai {
-    choices: SmallVec<[Choice; 1]>,
-    /// `[DONE]` was seen.
-    done: bool,
-    /// Something of substance was seen.
-    substance: bool,
-    /// A chunk was not quite OpenAI's: from there on every chunk is told anew.
-    loose: bool,
-    /// For chunks of our own: the stream's id, raw with its quotes, and its creation time.
-    id: SmallVec<[u8; 64]>,
-    created: u64,
-    usage: Option<Usage>,
-    /// The usage went out in the provider's own words.
-    usage_passed: bool,
-    /// A whole answer had a choice.
-    answered: bool,
-    said: Option<Said>,
+    vendor: &'static Vendor,
+    answer: Answer,
+}
+
+impl Openai {
+    /// The start of an answer of this vendor.
+    pub fn of(vendor: &'static Vendor) -> Openai {
+        Openai { vendor, answer: Answer::default() }
+    }
+}
+
+impl Default for Openai {
+    fn default() -> Openai {
+        Openai::of(OPENAI)
+    }
 }
 
 impl Provider for Openai {
-    const NAME: &'static str = "openai";
-    const BASE_URL: &'static str = "https://api.openai.com/v1";
-    const KEY_VARIABLE: &'static str = "OPENAI_API_KEY";
+    const NAME: &'static str = OPENAI.name;
+    const BASE_URL: &'static str = OPENAI.base_url;
+    const KEY_VARIABLE: &'static str = OPENAI.key_variable;
+
+    fn judge(body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+        Some(OPENAI.judge(body, model))
+    }
 
     fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        Openai::default().send_as(ask, body, site, wall, out)
+    }
+
+    fn send_as(
+        &self,
         ask: &Ask,
         body: &[u8],
         site: &Site<'_>,
         _wall: UnixMs,
         out: &mut Buf,
     ) -> Result<(), Fault> {
-        let length = ask.edited_len(body, site.model);
-        out.reserve(length + 512 + ask.envelope.path.len());
-        let path = [site.path.as_bytes(), ask.envelope.path.as_bytes()];
-        if !emit::request_line(out, ask.envelope.method.as_bytes(), path) {
-            return Err(Fault::Unsendable);
+        if ask.surface.dialect() != Dialect::Chat {
+            let prompt = ask.prompt(body).map_err(|_| Fault::Unsendable)?;
+            let body = written(self.vendor, prompt, ask.stream, site.model)?;
+            let edits = quirks::fit(&body, self.vendor.rules(true), site.model)?;
+            return request(ask, ("POST", "/chat/completions"), &body, &edits, site, out);
         }
-        let mut fits = emit::field(out, b"host", site.authority.as_bytes());
-        if let Some(key) = site.key {
-            fits &= key.expose().iter().all(u8::is_ascii_graphic);
-            out.extend(b"authorization: Bearer ");
-            out.extend(key.expose());
-            out.extend(emit::CRLF);
+        let line = (ask.envelope.method, ask.envelope.path.as_str());
+        let rules = self.vendor.rules(false).filter(|rule| rule.holds(site.model));
+        let mut rules = rules.peekable();
+        if ask.surface != Surface::Chat || rules.peek().is_none() {
+            return request(ask, line, body, &ask.edits, site, out);
         }
-        fits &= emit::field(out, b"accept-encoding", b"identity");
-        fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
-        if ask.surface.is_understood() {
-            let accept: &[u8] = if ask.stream { b"text/event-stream" } else { b"application/json" };
-            fits &= emit::field(out, b"accept", accept);
-            fits &= emit::field(out, b"content-type", b"application/json");
-        }
-        for (name, value) in &ask.envelope.fields {
-            fits &= emit::field(out, name.as_bytes(), value);
-        }
-        let has_body = length > 0 || matches!(ask.envelope.method, "POST" | "PUT" | "PATCH");
-        if has_body {
-            emit::content_length(out, length as u64);
-        }
-        out.extend(b"\r\n");
-        ask.write_edited(body, site.model, out);
-        if fits {
-            return Ok(());
-        }
-        out.clear();
-        Err(Fault::Unsendable)
+        let edits = quirks::fit(body, rules, site.model)?;
+        request(ask, line, body, &edits, site, out)
     }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
-        if payload.trim_ascii() == b"[DONE]" {
-            self.done = true;
-            return Ok(Mark::End);
-        }
-        let mut members = Top::new();
-        let top = json::document_with_top(payload, &mut members).map_err(|_| Fault::BadFrame)?;
-        if top.kind != Kind::Object {
-            return Err(Fault::BadFrame);
-        }
-        if let Some(said) = error_of(payload, &members) {
-            self.said = Some(said);
-            return Err(Fault::ErrorEvent);
-        }
-        let chunk = Chunk::read(payload, &members);
-        if chunk.choices.is_some_and(|value| !matches!(value.kind, Kind::Array)) {
-            return Err(Fault::BadFrame);
-        }
-        self.note(payload, &chunk);
-        if chunk.is_text {
-            return self.pass_text(payload, &chunk, sink);
-        }
-        let mut repeated = SmallVec::new();
-        let mut substance = false;
-        if !self.loose {
-            let (before, passed) = (self.choices.clone(), self.usage_passed);
-            if !self.strict(payload, &chunk, &mut repeated, &mut substance)? {
-                // What a strict reading noted of this chunk did not go out.
-                (self.choices, self.usage_passed) = (before, passed);
-                self.loose = true;
-                self.hand_over(sink);
-            }
-        }
-        if self.loose {
-            substance = self.tell(payload, &chunk, sink)?;
-        } else {
-            chat::pass(payload, chunk.model, &repeated, sink);
-        }
-        self.substance |= substance;
-        Ok(if substance { Mark::Content } else { Mark::Event })
+        self.answer.feed(payload, sink)
     }
 
     fn close(&mut self, include_usage: bool, sink: &mut Sink<'_>) -> Result<(), Fault> {
-        if !(self.is_finished() || self.done && self.substance) {
-            return Err(Fault::Truncated);
-        }
-        if self.loose {
-            if let Some(usage) = self.usage.filter(|_| !self.usage_passed) {
-                sink.usage(usage);
-            }
-            sink.finish(include_usage);
-            return Ok(());
-        }
-        for choice in self.choices.iter().filter(|choice| !choice.finished) {
-            let calls = !choice.calls.is_empty();
-            let finish = if calls { Finish::ToolCalls } else { Finish::Stop };
-            chat::finish(&self.id, self.created, choice.index, finish, sink);
-        }
-        chat::done(sink);
-        Ok(())
+        self.answer.close(include_usage, sink)
     }
 
     fn is_finished(&self) -> bool {
-        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finished)
+        self.answer.is_finished()
     }
 
     fn whole(&mut self, body: &[u8], sink: &mut Sink<'_>) -> Result<(), Fault> {
-        let mut members = Top::new();
-        let top = json::document_with_top(body, &mut members).map_err(|_| Fault::BadFrame)?;
-        if top.kind != Kind::Object {
-            return Err(Fault::BadFrame);
-        }
-        if let Some(said) = error_of(body, &members) {
-            self.said = Some(said);
-            return Err(Fault::ErrorEvent);
-        }
-        let chunk = Chunk::read(body, &members);
-        self.answered = chunk.answers(body);
-        self.note(body, &chunk);
-        if self.strict_whole(body, &chunk) {
-            chat::whole(body, chunk.model, sink);
-            return Ok(());
-        }
-        self.tell_whole(body, &chunk, sink)?;
-        if let Some(usage) = self.usage {
-            sink.usage(usage);
-        }
-        sink.finish(true);
-        Ok(())
+        self.answer.whole(body, sink)
     }
 
     fn has_answered(&self) -> bool {
-        self.answered
+        self.answer.has_answered()
     }
 
     fn refuse(refusal: &Refusal<'_>) -> Refused {
-        let said = said_of_body(refusal.body);
-        let fault = fault_of(refusal.status, said.as_ref(), refusal.surface);
-        let failure = Failure { fault, status: refusal.status, retry_after: refusal.retry_after };
-        Refused { failure, said }
+        Answer::refuse(refusal)
     }
 
     fn usage(&self) -> Option<Usage> {
-        self.usage
+        self.answer.usage()
     }
 
     fn said(&mut self) -> Option<Said> {
-        self.said.take()
+        self.answer.said()
     }
 
     fn keep_said(&mut self, said: Option<Said>) {
-        self.said = said;
+        self.answer.keep_said(said);
     }
 
     fn stray(&mut self, line: &[u8], _sink: &mut Sink<'_>) -> Result<Mark, Fault> {
-        match error_of_line(line) {
-            Some(said) => {
-                self.said = Some(said);
-                Err(Fault::ErrorEvent)
-            }
-            None => Ok(Mark::Idle),
+        self.answer.stray(line)
+    }
+}
+
+/// The body of another dialect's request in the words of this API.
+fn written(
+    vendor: &Vendor,
+    mut prompt: Prompt,
+    stream: bool,
+    model: &str,
+) -> Result<Vec<u8>, Fault> {
+    if vendor.rules(true).any(|rule| rule.path == "messages[].content[].cache_control") {
+        forget_marks(&mut prompt);
+    }
+    let mut body = chat_body::write(&prompt, model)?;
+    body.insert(String::from("model"), model.into());
+    if stream {
+        body.insert(String::from("stream"), true.into());
+        // The other dialects tell the counts unasked.
+        body.insert(String::from("stream_options"), serde_json::json!({ "include_usage": true }));
+    }
+    serde_json::to_vec(&body).map_err(|_| Fault::Unsendable)
+}
+
+/// Texts without cache markers can stand as plain strings, which is all that some vendors take.
+fn forget_marks(prompt: &mut Prompt) {
+    let turns = prompt.turns.iter_mut().flat_map(|turn| &mut turn.parts);
+    let mut parts: SmallVec<[&mut Part; 16]> = prompt.system.iter_mut().chain(turns).collect();
+    while let Some(part) = parts.pop() {
+        match part {
+            Part::Text { cache, .. } => *cache = None,
+            Part::Result { parts: inner, .. } => parts.extend(inner),
+            Part::Media(media) => media.cache = None,
+            Part::Thought { .. } | Part::Redacted { .. } | Part::Call { .. } => {}
         }
     }
 }
 
-impl Openai {
-    /// What every chunk says, however it goes out.
-    fn note(&mut self, bytes: &[u8], chunk: &Chunk) {
-        if let Some(id) = chunk.id.map(|id| id.of(bytes)).filter(|id| id.len() <= ID_MAX)
-            && self.id.is_empty()
-        {
-            self.id.extend_from_slice(id);
+/// What follows the base URL's path: the client's path, and for a dated version of Azure's API the
+/// deployment before it and the version behind it.
+fn place<'a>(path: &'a str, site: &Site<'_>) -> Result<Cow<'a, str>, Fault> {
+    let Some(version) = site.api_version else { return Ok(Cow::Borrowed(path)) };
+    let mut place = String::with_capacity(path.len() + site.model.len() + 64);
+    // Without a model there is no deployment: lists, files.
+    if !site.model.is_empty() {
+        if !is_path_part(site.model, b"") {
+            return Err(Fault::Unsendable);
         }
-        if self.created == 0 {
-            self.created = chunk.created;
-        }
-        if let Some((usage, _)) = chunk.usage.and_then(|usage| loose::usage(bytes, usage)) {
-            self.usage = Some(usage);
-        }
+        place.extend(["/deployments/", site.model]);
     }
-
-    fn choice(&mut self, index: u64) -> Result<&mut Choice, Fault> {
-        let index = u32::try_from(index).map_err(|_| Fault::BadFrame)?;
-        let at = match self.choices.iter().position(|choice| choice.index == index) {
-            Some(at) => at,
-            None if self.choices.len() < crate::base::limits::CHOICES_MAX => {
-                self.choices.push(Choice { index, ..Choice::default() });
-                self.choices.len() - 1
-            }
-            None => return Err(Fault::BadFrame),
-        };
-        Ok(&mut self.choices[at])
-    }
-
-    /// `/v1/completions` has no deltas; its chunks go out as they came.
-    fn pass_text(
-        &mut self,
-        bytes: &[u8],
-        chunk: &Chunk,
-        sink: &mut Sink<'_>,
-    ) -> Result<Mark, Fault> {
-        let (mut substance, mut repeated) = (false, SmallVec::<[Span; 1]>::new());
-        for item in chunk.items(bytes) {
-            let item = Item::read(bytes, item, b"text")?;
-            let choice = self.choice(item.index.unwrap_or(0))?;
-            substance |= item.text;
-            if let Some(span) = item.finish {
-                substance = true;
-                if std::mem::replace(&mut choice.finished, true) {
-                    repeated.push(span);
-                }
-            }
-        }
-        self.substance |= substance;
-        chat::pass(bytes, chunk.model, &repeated, sink);
-        Ok(if substance { Mark::Content } else { Mark::Event })
-    }
-
-    /// Whether a chunk is one of OpenAI's own, so that it can go out as it came; notes what it says.
-    fn strict(
-        &mut self,
-        bytes: &[u8],
-        chunk: &Chunk,
-        repeated: &mut SmallVec<[Span; 1]>,
-        substance: &mut bool,
-    ) -> Result<bool, Fault> {
-        let bare = chunk.items(bytes).next().is_none();
-        if chunk.choices.is_none() || (chunk.is_nameless && !bare) {
-            return Ok(false);
-        }
-        if let Some(usage) = chunk.usage {
-            let plain = loose::usage(bytes, usage).is_some_and(|(_, plain)| plain);
-            if !bare || !plain {
-                return Ok(false);
-            }
-            self.usage_passed = true;
-        }
-        for item in chunk.items(bytes) {
-            let item = Item::read(bytes, item, b"delta")?;
-            let (Some(index), Some(delta)) = (item.index, item.delta) else { return Ok(false) };
-            let choice = self.choice(index)?;
-            let Some(says) = strict_delta(choice, bytes, delta) else { return Ok(false) };
-            *substance |= says;
-            choice.begun = true;
-            if let Some(span) = item.finish {
-                let raw = loose::inside(bytes, span);
-                let odd = raw == b"stop" && !choice.calls.is_empty();
-                if odd || !loose::is_known_finish(raw) || choice.calls.iter().any(|c| !c.argued) {
-                    return Ok(false);
-                }
-                *substance = true;
-                if std::mem::replace(&mut choice.finished, true) {
-                    repeated.push(span);
-                }
-            }
-        }
-        Ok(true)
-    }
-
-    /// Tells the sink what went out so far, so that it goes on from there.
-    fn hand_over(&mut self, sink: &mut Sink<'_>) {
-        let id = self.id.get(1..self.id.len().saturating_sub(1)).unwrap_or_default();
-        sink.start((!id.is_empty()).then_some(Piece::Raw(id)), Some(self.created));
-        for choice in &self.choices {
-            let argued: SmallVec<[bool; 4]> = choice.calls.iter().map(|c| c.argued).collect();
-            sink.adopt(choice.index, choice.begun, &argued, choice.finished);
-        }
-    }
-
-    /// Takes a chunk apart and tells it anew.
-    fn tell(&mut self, bytes: &[u8], chunk: &Chunk, sink: &mut Sink<'_>) -> Result<bool, Fault> {
-        let id = chunk.id.map(|id| Piece::Raw(loose::inside(bytes, id)));
-        sink.start(id, Some(chunk.created));
-        let mut substance = false;
-        for item in chunk.items(bytes) {
-            substance |= self.tell_item(bytes, item, b"delta", sink)?;
-        }
-        Ok(substance)
-    }
-
-    fn tell_item(
-        &mut self,
-        bytes: &[u8],
-        item: Value,
-        body: &[u8],
-        sink: &mut Sink<'_>,
-    ) -> Result<bool, Fault> {
-        let item = Item::read(bytes, item, body)?;
-        let choice = self.choice(item.index.unwrap_or(0))?;
-        let mut substance = false;
-        if let Some(delta) = item.delta
-            && !choice.finished
-        {
-            substance |= loose::tell(choice, bytes, delta, sink);
-        }
-        let Some(span) = item.finish else { return Ok(substance) };
-        match loose::finish(loose::inside(bytes, span)) {
-            Ok(None) => {}
-            Ok(Some(finish)) => {
-                choice.finished = true;
-                sink.stop(choice.index, finish);
-                substance = true;
-            }
-            Err(()) => {
-                self.said = Some(Said {
-                    message: String::from("the provider ended the answer with an error"),
-                    ..Said::default()
-                });
-                return Err(Fault::ErrorEvent);
-            }
-        }
-        Ok(substance)
-    }
-
-    /// Whether a whole answer is one of OpenAI's own.
-    fn strict_whole(&self, bytes: &[u8], chunk: &Chunk) -> bool {
-        let plain = chunk
-            .usage
-            .is_none_or(|usage| loose::usage(bytes, usage).is_some_and(|(_, plain)| plain));
-        if chunk.choices.is_none() || chunk.is_text {
-            return true;
-        }
-        plain && chunk.items(bytes).all(|item| strict_message(bytes, item))
-    }
-
-    fn tell_whole(
-        &mut self,
-        bytes: &[u8],
-        chunk: &Chunk,
-        sink: &mut Sink<'_>,
-    ) -> Result<(), Fault> {
-        let id = chunk.id.map(|id| Piece::Raw(loose::inside(bytes, id)));
-        sink.start(id, Some(chunk.created));
-        for item in chunk.items(bytes) {
-            self.tell_item(bytes, item, b"message", sink)?;
-        }
-        Ok(())
-    }
+    let joint = if path.contains('?') { "&" } else { "?" };
+    place.extend([path, joint, "api-version=", version]);
+    Ok(Cow::Owned(place))
 }
 
-/// An id that is longer is left out of chunks of our own.
-const ID_MAX: usize = 128;
+/// Writes a request: its method and path, its head, and the body with its edits.
+fn request(
+    ask: &Ask,
+    (method, path): (&str, &str),
+    body: &[u8],
+    edits: &[Edit],
+    site: &Site<'_>,
+    out: &mut Buf,
+) -> Result<(), Fault> {
+    let length = edited_len(edits, body, site.model);
+    let place = place(path, site)?;
+    out.reserve(length + 512 + place.len());
+    if !emit::request_line(out, method.as_bytes(), [site.path.as_bytes(), place.as_bytes()]) {
+        return Err(Fault::Unsendable);
+    }
+    let mut fits = emit::field(out, b"host", site.authority.as_bytes());
+    if let Some(key) = site.key {
+        fits &= key.expose().iter().all(u8::is_ascii_graphic);
+        out.extend(match site.badge {
+            Badge::Usual | Badge::Token => &b"authorization: Bearer "[..],
+            Badge::ApiKey => b"api-key: ",
+        });
+        out.extend(key.expose());
+        out.extend(emit::CRLF);
+    }
+    fits &= emit::field(out, b"accept-encoding", b"identity");
+    fits &= emit::field(out, b"user-agent", USER_AGENT.as_bytes());
+    if ask.surface.is_understood() {
+        let accept: &[u8] = if ask.stream { b"text/event-stream" } else { b"application/json" };
+        fits &= emit::field(out, b"accept", accept);
+        fits &= emit::field(out, b"content-type", b"application/json");
+    }
+    for (name, value) in ask.envelope.fields.iter().filter(|(name, _)| !is_foreign(name)) {
+        fits &= emit::field(out, name.as_bytes(), value);
+    }
+    if length > 0 || matches!(method, "POST" | "PUT" | "PATCH") {
+        emit::content_length(out, length as u64);
+    }
+    out.extend(emit::CRLF);
+    write_edited(edits, body, site.model, out);
+    if fits {
+        return Ok(());
+    }
+    out.clear();
+    Err(Fault::Unsendable)
+}
+
+/// Fields that mean something to another vendor's API alone.
+fn is_foreign(name: &str) -> bool {
+    name.starts_with("anthropic-")
+}
 
 #[cfg(test)]
 mod tests;

@@ -1,252 +1,231 @@
-//! Chunks of vendors that are not quite OpenAI's, and what a chat client gets of them.
+//! Requests as they go out: a chat client's with the vendor's edits, another dialect's written anew.
 
+use serde_json::{Value, json};
+
+use super::vendors::TABLE;
 use super::*;
-use crate::llm::sink::Told;
+use crate::base::secret::Secret;
+use crate::llm::dialects::chat_prompt;
 
-/// Feeds payloads, closes, and gives the client's bytes.
-fn play(payloads: &[&str]) -> (String, Result<(), Fault>) {
-    let (mut adapter, mut told) = (Openai::default(), Told::default());
-    let (mut out, mut events) = (Buf::new(), 0);
-    let mut sink = Sink {
-        out: &mut out,
-        shown: "shown",
-        events: &mut events,
-        id: "req",
-        seconds: 9,
-        told: &mut told,
+fn vendor(name: &str) -> &'static Vendor {
+    TABLE.iter().find(|row| row.name == name).unwrap_or(OPENAI)
+}
+
+fn sent(name: &str, surface: Surface, model: &str, body: &str) -> Result<String, Fault> {
+    let mut ask = Ask::read(surface, body.as_bytes()).unwrap();
+    ask.envelope.method = "POST";
+    ask.envelope.path = String::from(match surface {
+        Surface::Embeddings => "/embeddings",
+        Surface::Messages => "/messages",
+        _ => "/chat/completions",
+    });
+    ask.envelope.fields.push(("anthropic-beta", b"x".to_vec()));
+    ask.envelope.fields.push(("traceparent", b"00-1".to_vec()));
+    let key = Secret::new("key");
+    let site = Site { authority: "host:1", path: "/v1", key: Some(&key), model, ..Site::default() };
+    let mut out = Buf::new();
+    Openai::of(vendor(name)).send_as(&ask, body.as_bytes(), &site, UnixMs(0), &mut out)?;
+    Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
+}
+
+const BODY: &str = r#"{"model":"m", "logit_bias":{"1":2},"stream":true,"messages":[{"role":"user","content":"Hi"}], "odd":[1]}"#;
+
+#[test]
+fn a_chat_request_keeps_its_bytes_but_for_the_vendors_edits() {
+    let body =
+        r#"{"model":"up", "stream":true,"messages":[{"role":"user","content":"Hi"}], "odd":[1]}"#;
+    let expected = format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: host:1\r\nauthorization: Bearer key\r\n\
+         accept-encoding: identity\r\nuser-agent: firstbyte/{}\r\naccept: text/event-stream\r\n\
+         content-type: application/json\r\ntraceparent: 00-1\r\ncontent-length: {}\r\n\r\n{body}",
+        env!("CARGO_PKG_VERSION"),
+        body.len()
+    );
+    assert_eq!(sent("groq", Surface::Chat, "up", BODY), Ok(expected));
+    let as_it_came = BODY.replace("\"m\"", "\"up\"");
+    for (vendor, model) in [("openai", "up"), ("openrouter", "up")] {
+        let out = sent(vendor, Surface::Chat, model, BODY).unwrap();
+        assert!(out.ends_with(&format!("\r\n\r\n{as_it_came}")), "{vendor}: {out}");
+    }
+    let two = BODY.replace("\"odd\":[1]", "\"n\":2");
+    assert_eq!(sent("groq", Surface::Chat, "up", &two), Err(Fault::Unsendable));
+}
+
+#[test]
+fn other_surfaces_know_no_quirks() {
+    let body = r#"{"model":"m","input":"x","logit_bias":{}}"#;
+    let out = sent("groq", Surface::Embeddings, "up", body).unwrap();
+    assert!(out.ends_with(r#"{"model":"up","input":"x","logit_bias":{}}"#), "{out}");
+}
+
+/// What a vendor gets of another dialect's request with this meaning.
+fn translated(name: &str, model: &str, stream: bool, chat: Value) -> Result<Value, Fault> {
+    let vendor = vendor(name);
+    let body = written(vendor, chat_prompt::read(&chat).unwrap(), stream, model)?;
+    let edits = quirks::fit(&body, vendor.rules(true), model)?;
+    let mut out = Buf::new();
+    write_edited(&edits, &body, model, &mut out);
+    Ok(serde_json::from_slice(out.as_slice()).unwrap())
+}
+
+#[test]
+fn another_dialects_request_fits_its_vendor() {
+    let marked =
+        json!([{ "type": "text", "text": "hi", "cache_control": { "type": "ephemeral" } }]);
+    let chat = json!({
+        "messages": [
+            { "role": "user", "content": marked },
+            { "role": "assistant", "content": "x", "reasoning_content": "hm" },
+            { "role": "user", "content": "so?" },
+        ],
+        "max_tokens": 9, "top_k": 4, "temperature": 0.5, "metadata": { "a": "b" }, "reasoning_effort": "high",
+    });
+    let said = |thought: Value| {
+        let mut said = json!({ "role": "assistant", "content": "x" });
+        for (name, value) in thought.as_object().into_iter().flatten() {
+            said[name] = value.clone();
+        }
+        json!([{ "role": "user", "content": "hi" }, said, { "role": "user", "content": "so?" }])
     };
-    let mut end = Ok(());
-    for payload in payloads {
-        match adapter.feed(payload.as_bytes(), &mut sink) {
-            Ok(_) => {}
-            Err(fault) => {
-                end = Err(fault);
-                break;
-            }
-        }
-    }
-    let end = end.and_then(|()| adapter.close(true, &mut sink));
-    (String::from_utf8(out.as_slice().to_vec()).unwrap(), end)
-}
-
-fn chunk(choice: &str) -> String {
-    format!(
-        "{{\"id\":\"c\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"up\",\"choices\":[{choice}]}}"
-    )
-}
-
-fn delta(delta: &str) -> String {
-    chunk(&format!("{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}"))
-}
-
-/// What the client's deltas say, in order.
-fn said(out: &str) -> Vec<serde_json::Value> {
-    let blocks = out.split_terminator("\n\n").filter_map(|block| block.strip_prefix("data: "));
-    let chunks = blocks.filter(|data| *data != "[DONE]");
-    chunks.map(|data| serde_json::from_str(data).unwrap()).collect()
-}
-
-const STOP: &str = "{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}";
-
-#[test]
-fn what_is_openais_own_goes_out_as_it_came() {
-    let first = delta("{\"role\":\"assistant\",\"content\":\"\",\"odd\":[1]}");
-    let text = delta("{\"content\":\"hi \\u00fc\"}");
-    let (out, end) = play(&[&first, &text, &chunk(STOP), "[DONE]"]);
-    let expected: String = [first, text, chunk(STOP)]
-        .iter()
-        .map(|c| format!("data: {}\n\n", c.replace("\"up\"", "\"shown\"")))
-        .collect();
-    assert_eq!(out, expected + "data: [DONE]\n\n");
-    assert_eq!(end, Ok(()));
-}
-
-#[test]
-fn reasoning_by_another_name_is_renamed_and_told_once() {
-    let one = delta("{\"reasoning\":\"Hm\",\"content\":null}");
-    let both = delta("{\"reasoning\":\"Hm\",\"reasoning_content\":\"Hm\",\"content\":\"x\"}");
-    let (out, _) = play(&[&one, &both, &chunk(STOP)]);
-    let thoughts: Vec<_> = said(&out)
-        .iter()
-        .filter_map(|c| c["choices"][0]["delta"]["reasoning_content"].as_str().map(str::to_owned))
-        .collect();
-    assert_eq!(thoughts, ["Hm", "Hm"]);
-    assert!(!out.contains("\"reasoning\":"), "{out}");
-}
-
-#[test]
-fn thinking_parts_are_told_apart() {
-    let parts = "{\"content\":[{\"type\":\"thinking\",\"thinking\":[{\"type\":\"text\",\"text\":\"so\"}]},{\"type\":\"text\",\"text\":\"yes\"}]}";
-    let (out, _) = play(&[&delta(parts), &chunk(STOP)]);
-    let chunks = said(&out);
-    assert_eq!(chunks[1]["choices"][0]["delta"]["reasoning_content"], "so");
-    assert_eq!(chunks[2]["choices"][0]["delta"]["content"], "yes");
-}
-
-#[test]
-fn calls_get_dense_indices_and_ids_and_are_named_once() {
-    let call = |call: &str| delta(&format!("{{\"tool_calls\":[{call}]}}"));
-    let cases: [&[&str]; 4] = [
-        // No index, no type; whole calls.
-        &[
-            "{\"id\":\"a\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}",
-            "{\"id\":\"b\",\"function\":{\"name\":\"g\",\"arguments\":\"{}\"}}",
-        ],
-        // Counted from 1, name and id repeated.
-        &[
-            "{\"index\":1,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\"}}",
-            "{\"index\":1,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"}\"}}",
-            "{\"index\":2,\"id\":\"b\",\"type\":\"function\",\"function\":{\"name\":\"g\",\"arguments\":\"{}\"}}",
-        ],
-        // Arguments as an object, and none at all.
-        &[
-            "{\"index\":0,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":{}}}",
-            "{\"index\":1,\"id\":\"b\",\"type\":\"function\",\"function\":{\"name\":\"g\"}}",
-        ],
-        // One index for two calls.
-        &[
-            "{\"index\":0,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}",
-            "{\"index\":0,\"id\":\"b\",\"type\":\"function\",\"function\":{\"name\":\"g\",\"arguments\":\"{}\"}}",
-        ],
-    ];
-    for fragments in cases {
-        let mut payloads: Vec<String> = fragments.iter().map(|f| call(f)).collect();
-        payloads.push(chunk(STOP));
-        let payloads: Vec<&str> = payloads.iter().map(String::as_str).collect();
-        let (out, end) = play(&payloads);
-        assert_eq!(end, Ok(()));
-        let mut calls = vec![(String::new(), String::new(), String::new()); 2];
-        for chunk in said(&out) {
-            for call in chunk["choices"][0]["delta"]["tool_calls"].as_array().into_iter().flatten()
-            {
-                let known = &mut calls[call["index"].as_u64().unwrap() as usize];
-                known.0 += call["id"].as_str().unwrap_or_default();
-                known.1 += call["function"]["name"].as_str().unwrap_or_default();
-                known.2 += call["function"]["arguments"].as_str().unwrap_or_default();
-            }
-        }
-        let want = |id: &str, name: &str| (id.to_owned(), name.to_owned(), String::from("{}"));
-        assert_eq!(calls, [want("a", "f"), want("b", "g")], "{fragments:?}\n{out}");
-        assert!(out.contains("\"finish_reason\":\"tool_calls\""), "{out}");
-        assert!(!out.contains("\"finish_reason\":\"stop\""), "{out}");
-    }
-}
-
-#[test]
-fn finish_reasons_are_openais_alone() {
-    for (raw, want) in [
-        ("eos", Some("stop")),
-        ("model_length", Some("length")),
-        ("sensitive", Some("content_filter")),
-        ("", Some("stop")),
+    let hm = json!({ "reasoning_content": "hm" });
+    for (vendor, model, want) in [
+        (
+            "openai",
+            "gpt-4o",
+            json!({ "messages": said(json!({})), "max_tokens": 9, "temperature": 0.5, "model": "gpt-4o" }),
+        ),
+        (
+            "openai",
+            "gpt-5",
+            json!({ "messages": said(json!({})), "max_completion_tokens": 9, "reasoning_effort": "high", "model": "gpt-5" }),
+        ),
+        (
+            "groq",
+            "llama",
+            json!({ "messages": said(json!({ "reasoning": "hm" })), "max_tokens": 9, "temperature": 0.5, "model": "llama" }),
+        ),
+        (
+            "deepseek",
+            "d",
+            json!({ "messages": said(hm.clone()), "max_tokens": 9, "top_k": 4, "temperature": 0.5,
+                "metadata": { "a": "b" }, "reasoning_effort": "high", "model": "d" }),
+        ),
     ] {
-        let last = chunk(&format!("{{\"index\":0,\"delta\":{{}},\"finish_reason\":\"{raw}\"}}"));
-        let (out, end) = play(&[&delta("{\"content\":\"x\"}"), &last, "[DONE]"]);
-        let finishes: Vec<_> = said(&out)
-            .iter()
-            .filter_map(|c| c["choices"][0]["finish_reason"].as_str().map(str::to_owned))
-            .collect();
-        assert_eq!(
-            (finishes.first().map(String::as_str), finishes.len()),
-            (want, 1),
-            "{raw}: {out}"
-        );
-        assert_eq!(end, Ok(()));
+        let got = translated(vendor, model, false, chat.clone());
+        assert_eq!(got, Ok(want), "{vendor} {model}");
     }
-    let last = chunk("{\"index\":0,\"delta\":{},\"finish_reason\":\"error\"}");
-    assert_eq!(play(&[&delta("{\"content\":\"x\"}"), &last]).1, Err(Fault::ErrorEvent));
+    let kept = translated("openrouter", "m", false, chat).unwrap();
+    assert_eq!(kept["messages"][0]["content"], marked);
 }
 
 #[test]
-fn usage_follows_in_a_chunk_of_its_own_with_openais_sums() {
-    let cases = [
-        // Beside the finish.
-        ("{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}", (3, 4, 0, 0)),
-        // Reasoning beside the completion, cached at the top.
-        (
-            "{\"prompt_tokens\":12,\"completion_tokens\":2,\"total_tokens\":354,\"cached_tokens\":5,\"completion_tokens_details\":{\"reasoning_tokens\":340}}",
-            (12, 342, 5, 340),
-        ),
-        // Audio beside the prompt.
-        (
-            "{\"prompt_tokens\":9,\"completion_tokens\":201,\"total_tokens\":585,\"prompt_tokens_details\":{\"audio_tokens\":375}}",
-            (384, 201, 0, 0),
-        ),
-    ];
-    for (usage, want) in cases {
-        let last = chunk(STOP).replace("}]}", &format!("}}],\"usage\":{usage}}}"));
-        let (out, _) = play(&[&delta("{\"content\":\"x\"}"), &last, "[DONE]"]);
-        let chunks = said(&out);
-        let told: Vec<_> = chunks.iter().filter(|c| c["usage"].is_object()).collect();
-        assert_eq!(told.len(), 1, "{out}");
-        assert_eq!(told[0]["choices"], serde_json::json!([]));
-        let (usage, n) = (&told[0]["usage"], |v: &serde_json::Value| v.as_u64().unwrap());
-        let got = (
-            n(&usage["prompt_tokens"]),
-            n(&usage["completion_tokens"]),
-            n(&usage["prompt_tokens_details"]["cached_tokens"]),
-            n(&usage["completion_tokens_details"]["reasoning_tokens"]),
-        );
-        assert_eq!(got, want);
-    }
-}
-
-#[test]
-fn a_stream_that_turns_loose_goes_on_where_it_was() {
-    let call = "{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"type\":\"function\",\"function\":{\"name\":\"f\",\"arguments\":\"{\\\"x\\\"\"}}]}";
-    let odd = "{\"tool_calls\":[{\"index\":0,\"id\":\"a\",\"function\":{\"arguments\":\":1}\"}}]}";
-    let (out, _) =
-        play(&[&delta("{\"role\":\"assistant\"}"), &delta(call), &delta(odd), &chunk(STOP)]);
-    assert_eq!(out.matches("\"role\"").count(), 1, "{out}");
-    assert_eq!(out.matches("\"name\":\"f\"").count(), 1, "{out}");
-    let arguments: String = said(&out)
-        .iter()
-        .filter_map(|c| {
-            let call = &c["choices"][0]["delta"]["tool_calls"][0];
-            call["function"]["arguments"].as_str().map(str::to_owned)
-        })
-        .collect();
-    assert_eq!(arguments, "{\"x\":1}");
-    assert!(said(&out).iter().all(|c| c["id"] == "c" && c["model"] == "shown"), "{out}");
-}
-
-#[test]
-fn whole_answers_are_mended_too() {
-    let body = "{\"id\":\"\",\"choices\":[{\"index\":0,\"message\":{\"content\":null,\"reasoning\":\"Hm\",\"tool_calls\":[{\"function\":{\"name\":\"f\",\"arguments\":{\"x\":1}}}]},\"finish_reason\":\"stop\"}]}";
-    let (mut adapter, mut told, mut out, mut events) =
-        (Openai::default(), Told::default(), Buf::new(), 0);
-    told.gather();
-    let mut sink = Sink {
-        out: &mut out,
-        shown: "shown",
-        events: &mut events,
-        id: "req",
-        seconds: 9,
-        told: &mut told,
-    };
-    adapter.whole(body.as_bytes(), &mut sink).unwrap();
-    let json: serde_json::Value = serde_json::from_slice(out.as_slice()).unwrap();
-    let choice = &json["choices"][0];
-    assert_eq!(choice["finish_reason"], "tool_calls");
-    assert_eq!(choice["message"]["reasoning_content"], "Hm");
-    let call = &choice["message"]["tool_calls"][0];
+fn counts_are_asked_for_since_other_dialects_tell_them() {
+    let chat = json!({ "messages": [{ "role": "user", "content": "hi" }] });
+    let body = translated("openai", "m", true, chat.clone()).unwrap();
     assert_eq!(
-        (&call["type"], &call["function"]["arguments"]),
-        (&"function".into(), &"{\"x\":1}".into())
+        (&body["stream"], &body["stream_options"]),
+        (&json!(true), &json!({ "include_usage": true }))
     );
-    assert!(!call["id"].as_str().unwrap().is_empty());
-    assert_eq!((&json["model"], &json["created"]), (&"shown".into(), &9.into()));
+    let body = translated("openai", "m", false, chat).unwrap();
+    assert!(body.get("stream").is_none() && body.get("stream_options").is_none(), "{body}");
 }
 
 #[test]
-fn counts_that_no_sum_can_hold_are_no_panic() {
-    let most = u64::MAX;
-    let usage = format!(
-        "{{\"prompt_tokens\":{most},\"completion_tokens\":{most},\"total_tokens\":{most}}}"
+fn what_a_vendor_can_not_do_is_not_sent() {
+    let stops = |count: usize| {
+        let stops: Vec<String> = (0..count).map(|number| number.to_string()).collect();
+        json!({ "messages": [{ "role": "user", "content": "hi" }], "stop": stops })
+    };
+    for (vendor, model, count, fits) in [
+        ("openai", "gpt-4o", 4, true),
+        ("openai", "gpt-4o", 5, false),
+        ("openai", "o3", 1, false),
+        ("deepseek", "m", 16, true),
+        ("deepseek", "m", 17, false),
+        ("vllm", "m", 17, true),
+    ] {
+        assert_eq!(
+            translated(vendor, model, false, stops(count)).is_ok(),
+            fits,
+            "{vendor} {count}"
+        );
+    }
+}
+
+#[test]
+fn a_messages_clients_request_goes_to_the_path_of_chat() {
+    let body = r#"{"model":"m","max_tokens":9,"stream":true,"top_k":4,"system":[{"type":"text","text":"s","cache_control":{"type":"ephemeral"}}],
+        "messages":[{"role":"user","content":[{"type":"text","text":"hi","cache_control":{"type":"ephemeral"}}]}]}"#;
+    let out = sent("groq", Surface::Messages, "up", body).unwrap();
+    let (head, body) = out.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
+    assert!(!head.contains("anthropic") && head.contains("accept: text/event-stream"), "{head}");
+    assert!(head.contains(&format!("content-length: {}", body.len())), "{head}");
+    assert_eq!(
+        serde_json::from_str::<Value>(body).unwrap(),
+        json!({ "model": "up", "stream": true, "stream_options": { "include_usage": true }, "max_tokens": 9,
+            "messages": [{ "role": "system", "content": "s" }, { "role": "user", "content": "hi" }] })
     );
-    let odd = delta("{\"reasoning\":\"r\"}");
-    let counts = format!("{{\"choices\":[],\"usage\":{usage}}}");
-    let (out, end) = play(&[&odd, &chunk(STOP), &counts, "[DONE]"]);
-    assert_eq!(end, Ok(()));
-    assert!(out.contains(&format!("\"prompt_tokens\":{most},")), "{out}");
+}
+
+/// The head of what is sent to `model`, and the body.
+fn azure(version: Option<&str>, model: &str, path: &str) -> Result<(String, String), Fault> {
+    let body = br#"{"model":"gpt","messages":[]}"#;
+    let mut ask = Ask::read(crate::llm::request::Surface::Chat, body).unwrap();
+    ask.envelope.method = "POST";
+    ask.envelope.path = path.to_owned();
+    let key = crate::base::secret::Secret::new("k1");
+    let path = if version.is_some() { "/openai" } else { "/openai/v1" };
+    let (authority, badge) = ("r.openai.azure.com", Badge::ApiKey);
+    let site = Site {
+        authority,
+        path,
+        key: Some(&key),
+        badge,
+        api_version: version,
+        model,
+        ..Site::default()
+    };
+    let mut out = Buf::new();
+    let azure = Openai::of(vendors::VendorId::AZURE.row());
+    azure.send_as(&ask, body, &site, UnixMs(0), &mut out)?;
+    let sent = String::from_utf8(out.as_slice().to_vec()).unwrap();
+    let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+    Ok((head.to_owned(), body.to_owned()))
+}
+
+#[test]
+fn azure_is_addressed_by_deployment_or_by_its_first_version() {
+    let dated = Some("2024-10-21");
+    for (version, model, path, want) in [
+        (
+            dated,
+            "prod",
+            "/chat/completions",
+            "/openai/deployments/prod/chat/completions?api-version=2024-10-21",
+        ),
+        (
+            dated,
+            "prod",
+            "/embeddings?x=1",
+            "/openai/deployments/prod/embeddings?x=1&api-version=2024-10-21",
+        ),
+        (dated, "", "/models", "/openai/models?api-version=2024-10-21"),
+        (None, "prod", "/chat/completions", "/openai/v1/chat/completions"),
+    ] {
+        let (head, body) = azure(version, model, path).unwrap();
+        assert!(head.starts_with(&format!("POST {want} HTTP/1.1\r\n")), "{head}");
+        assert!(head.contains("\r\nhost: r.openai.azure.com\r\napi-key: k1\r\n"), "{head}");
+        assert!(!head.contains("authorization"), "{head}");
+        assert_eq!(body, format!("{{\"model\":\"{model}\",\"messages\":[]}}"));
+    }
+    // The client may have chosen the name.
+    for model in ["../x", "a/b", "a?b", "a#b", "a%2fb", ".."] {
+        assert_eq!(azure(dated, model, "/chat/completions").unwrap_err(), Fault::Unsendable);
+    }
+}
+
+#[test]
+fn azure_is_the_last_row() {
+    assert_eq!(vendors::VendorId::AZURE.row().name, "azure");
 }

@@ -51,6 +51,12 @@ impl Chunk {
         chunk
     }
 
+    /// Whether it has neither a choice nor counts: what Azure's filters found of the prompt, before the
+    /// answer has a name.
+    pub(super) fn says_nothing(&self, bytes: &[u8]) -> bool {
+        self.choices.is_some() && self.usage.is_none() && self.items(bytes).next().is_none()
+    }
+
     /// Whether there is a choice at all.
     pub(super) fn answers(&self, bytes: &[u8]) -> bool {
         self.choices.is_some_and(|value| value.kind == Kind::Array)
@@ -118,15 +124,21 @@ pub(super) fn strict_delta(choice: &mut Choice, bytes: &[u8], delta: Value) -> O
 pub(super) fn strict_message(bytes: &[u8], item: Value) -> bool {
     let Ok(item) = Item::read(bytes, item, b"message") else { return false };
     let Some(message) = item.delta else { return false };
-    let text = |name: &str| json::get(bytes, message, name).is_some_and(has_substance);
-    if text("reasoning") && !text("reasoning_content") {
+    let (mut thought, mut renamed) = (false, false);
+    let (mut content, mut list) = (Kind::Null, None);
+    for member in json::members(bytes, message) {
+        let value = member.value;
+        match member.key.of(bytes) {
+            b"reasoning" => renamed = has_substance(value),
+            b"reasoning_content" => thought = has_substance(value),
+            b"content" => content = value.kind,
+            b"tool_calls" => list = Some(value),
+            _ => {}
+        }
+    }
+    if (renamed && !thought) || !matches!(content, Kind::String | Kind::Null) {
         return false;
     }
-    let content = json::get(bytes, message, "content").map_or(Kind::Null, |value| value.kind);
-    if !matches!(content, Kind::String | Kind::Null) {
-        return false;
-    }
-    let list = json::get(bytes, message, "tool_calls");
     let mut calls = list.map(|list| json::items(bytes, list)).into_iter().flatten().peekable();
     let finish = item.finish.map(|span| loose::inside(bytes, span));
     let odd = match finish {

@@ -11,6 +11,7 @@
 use smallvec::SmallVec;
 
 use crate::llm::event::{Finish, Usage};
+use crate::llm::prompt::Family;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::Span;
 use crate::wire::json::{self, Kind, Value};
@@ -24,6 +25,8 @@ pub(super) struct Choice {
     pub(super) calls: SmallVec<[Call; 1]>,
     /// Something went out.
     pub(super) begun: bool,
+    /// The thought that is being told will be signed.
+    pub(super) signing: bool,
 }
 
 /// One tool call.
@@ -140,18 +143,28 @@ pub(super) fn strict_calls(choice: &mut Choice, bytes: &[u8], list: Value) -> bo
 
 /// Tells the delta (or message) of one choice anew.
 pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut Sink<'_>) -> bool {
-    let mut substance = false;
-    let mut thought = false;
+    let details = json::get(bytes, delta, "reasoning_details");
+    let details = details.filter(|details| details.kind == Kind::Array);
+    if details.is_some_and(|details| will_sign(bytes, details))
+        && !std::mem::replace(&mut choice.signing, true)
+    {
+        sink.thought(choice.index);
+    }
+    // What was thought comes before what was said, in whatever order they stand.
+    let thoughts = json::members(bytes, delta)
+        .filter(|member| matches!(member.key.of(bytes), b"reasoning_content" | b"reasoning"));
+    let thought = thoughts.filter_map(|member| text(bytes, member.value)).next();
+    let mut substance = thought.is_some();
+    if let Some(thought) = thought {
+        sink.reason(choice.index, Piece::Raw(thought));
+    }
+    if let Some(details) = details {
+        substance |= tell_details(choice, bytes, details, sink);
+    }
     for member in json::members(bytes, delta) {
         let value = member.value;
         match member.key.of(bytes) {
             b"content" => substance |= tell_content(choice.index, bytes, value, sink),
-            b"reasoning_content" | b"reasoning" if !thought => {
-                if let Some(text) = text(bytes, value) {
-                    sink.reason(choice.index, Piece::Raw(text));
-                    (thought, substance) = (true, true);
-                }
-            }
             b"refusal" => {
                 if let Some(text) = text(bytes, value) {
                     sink.refuse(choice.index, Piece::Raw(text));
@@ -168,10 +181,66 @@ pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut S
                     sink.annotate(choice.index, item.raw(bytes));
                 }
             }
+            b"images" if value.kind == Kind::Array => {
+                for item in json::items(bytes, value) {
+                    substance |= tell_image(choice.index, bytes, item, sink);
+                }
+            }
             _ => {}
         }
     }
     substance
+}
+
+/// Items of `reasoning_details` that Claude said, wherever it is served; only its signatures are known
+/// to be readable elsewhere.
+fn claudes(bytes: &[u8], details: Value) -> impl Iterator<Item = Value> + '_ {
+    json::items(bytes, details).filter(|item| {
+        let format = json::get(bytes, *item, "format");
+        format.and_then(|format| text(bytes, format)).is_some_and(|f| f.starts_with(b"anthropic-"))
+    })
+}
+
+/// Whether a thought begins here, or goes on, that has a signature at its end.
+fn will_sign(bytes: &[u8], details: Value) -> bool {
+    claudes(bytes, details).any(|item| {
+        json::get(bytes, item, "type")
+            .is_some_and(|kind| json::str_eq(bytes, kind, "reasoning.text"))
+    })
+}
+
+/// The signatures and hidden thoughts of OpenRouter's `reasoning_details`; its texts stand in `reasoning`
+/// too, and are told from there.
+fn tell_details(choice: &mut Choice, bytes: &[u8], details: Value, sink: &mut Sink<'_>) -> bool {
+    let mut substance = false;
+    for item in claudes(bytes, details) {
+        let inside = |name: &str| json::get(bytes, item, name).and_then(|value| text(bytes, value));
+        if let Some(signature) = inside("signature").filter(|_| choice.signing) {
+            sink.sign(choice.index, Family::Anthropic, Piece::Raw(signature));
+            choice.signing = false;
+        }
+        if let Some(data) = inside("data") {
+            sink.redacted(choice.index, Piece::Raw(data));
+            substance = true;
+        }
+    }
+    substance
+}
+
+/// A picture as a data URL (RFC 2397); another address can't be told.
+fn tell_image(choice: u32, bytes: &[u8], item: Value, sink: &mut Sink<'_>) -> bool {
+    const MARK: &[u8] = b";base64,";
+    let url = json::get_path(bytes, item, &["image_url", "url"]);
+    let url = url.and_then(|url| text(bytes, url)).and_then(|url| url.strip_prefix(b"data:"));
+    let Some(url) = url else { return false };
+    let Some(at) = url.windows(MARK.len()).take(MIME_MAX).position(|window| window == MARK) else {
+        return false;
+    };
+    // A slash may be written as an escape.
+    let Ok(mime) = std::str::from_utf8(&url[..at]) else { return false };
+    let data = &url[at + MARK.len()..];
+    sink.image(choice, &mime.replace('\\', ""), Piece::Raw(data));
+    !data.is_empty()
 }
 
 /// The contents of a string that is not empty.
@@ -264,36 +333,20 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
     if object.kind != Kind::Object {
         return None;
     }
-    let number = |of: Value, name: &str| {
-        json::get(bytes, of, name).and_then(|value| json::as_u64(bytes, value))
-    };
-    let detail = |group: &str, name: &str| {
-        let group = json::get(bytes, object, group)?;
-        (group.kind == Kind::Object).then(|| number(group, name)).flatten()
-    };
-    let (prompt, completion) =
-        (number(object, "prompt_tokens"), number(object, "completion_tokens"));
-    let total = number(object, "total_tokens");
-    let standard = (
-        detail("prompt_tokens_details", "cached_tokens"),
-        detail("completion_tokens_details", "reasoning_tokens"),
-    );
-    let cached = standard
-        .0
-        .or_else(|| number(object, "prompt_cache_hit_tokens"))
-        .or_else(|| number(object, "cached_tokens"))
-        .unwrap_or(0);
-    let reasoning = standard.1.or_else(|| number(object, "reasoning_tokens")).unwrap_or(0);
+    let counts = Counts::read(bytes, object);
+    let (prompt, total) = (counts.prompt, counts.total);
+    let cached = counts.cached.or(counts.cache_hits).or(counts.cached_beside).unwrap_or(0);
+    let reasoning = counts.reasoning.or(counts.reasoning_beside).unwrap_or(0);
     let mut usage = Usage {
         prompt: prompt.unwrap_or(0),
-        completion: completion.unwrap_or(0),
+        completion: counts.completion.unwrap_or(0),
         cached,
-        cache_write: detail("prompt_tokens_details", "cache_write_tokens").unwrap_or(0),
+        cache_write: counts.cache_write.unwrap_or(0),
         reasoning,
     };
     let more = total
         .map_or(0, |total| total.saturating_sub(usage.prompt.saturating_add(usage.completion)));
-    let heard = detail("prompt_tokens_details", "audio_tokens").unwrap_or(0);
+    let heard = counts.heard.unwrap_or(0);
     if more > 0 && more == heard {
         usage.prompt += more;
     } else {
@@ -301,9 +354,64 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
     }
     let plain = more == 0
         && prompt.is_some()
-        && cached == standard.0.unwrap_or(0)
-        && reasoning == standard.1.unwrap_or(0);
+        && cached == counts.cached.unwrap_or(0)
+        && reasoning == counts.reasoning.unwrap_or(0);
     Some((usage, plain))
+}
+
+/// The counts of a usage object, by OpenAI's names and by those of vendors, in one pass.
+#[derive(Default)]
+struct Counts {
+    prompt: Option<u64>,
+    completion: Option<u64>,
+    total: Option<u64>,
+    cached: Option<u64>,
+    cache_write: Option<u64>,
+    heard: Option<u64>,
+    reasoning: Option<u64>,
+    /// DeepSeek's name.
+    cache_hits: Option<u64>,
+    /// Moonshot's place.
+    cached_beside: Option<u64>,
+    /// Perplexity's place.
+    reasoning_beside: Option<u64>,
+}
+
+impl Counts {
+    fn read(bytes: &[u8], object: Value) -> Counts {
+        let mut counts = Counts::default();
+        for member in json::members(bytes, object) {
+            let value = member.value;
+            let place = match member.key.of(bytes) {
+                b"prompt_tokens" => &mut counts.prompt,
+                b"completion_tokens" => &mut counts.completion,
+                b"total_tokens" => &mut counts.total,
+                b"prompt_cache_hit_tokens" => &mut counts.cache_hits,
+                b"cached_tokens" => &mut counts.cached_beside,
+                b"reasoning_tokens" => &mut counts.reasoning_beside,
+                b"prompt_tokens_details" if value.kind == Kind::Object => {
+                    for detail in json::members(bytes, value) {
+                        let place = match detail.key.of(bytes) {
+                            b"cached_tokens" => &mut counts.cached,
+                            b"cache_write_tokens" => &mut counts.cache_write,
+                            b"audio_tokens" => &mut counts.heard,
+                            _ => continue,
+                        };
+                        *place = json::as_u64(bytes, detail.value);
+                    }
+                    continue;
+                }
+                b"completion_tokens_details" if value.kind == Kind::Object => {
+                    let thought = json::get(bytes, value, "reasoning_tokens");
+                    counts.reasoning = thought.and_then(|value| json::as_u64(bytes, value));
+                    continue;
+                }
+                _ => continue,
+            };
+            *place = json::as_u64(bytes, value);
+        }
+        counts
+    }
 }
 
 /// The raw contents of a string span, without its quotes.
@@ -314,3 +422,5 @@ pub(super) fn inside(bytes: &[u8], span: Span) -> &[u8] {
 
 /// Ids are short; what is longer is only told apart by its beginning.
 const ID_MAX: usize = 128;
+/// A media type is no longer (RFC 6838 section 4.2).
+const MIME_MAX: usize = 256;

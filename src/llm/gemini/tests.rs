@@ -1,9 +1,9 @@
-//! Responses of Gemini, and what a chat client gets of them.
+//! Responses of Answer, and what a chat client gets of them.
 
 use serde_json::{Value as Tree, json};
 
 use super::*;
-use crate::base::secret::Secret;
+use crate::base::buf::Buf;
 use crate::llm::request::Surface;
 use crate::llm::sink::Told;
 use crate::wire::sse::Scanner;
@@ -20,9 +20,9 @@ struct Seen {
 }
 
 fn play(
-    tell: impl FnOnce(&mut Gemini, &mut Sink<'_>) -> Result<(), Fault>,
+    tell: impl FnOnce(&mut Answer, &mut Sink<'_>) -> Result<(), Fault>,
 ) -> (Seen, Result<(), Fault>) {
-    let (mut adapter, mut told) = (Gemini::default(), Told::default());
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
     let (mut out, mut events) = (Buf::new(), 0);
     let mut sink = Sink {
         out: &mut out,
@@ -442,6 +442,14 @@ fn refusals_are_told_apart() {
             Fault::RateLimited,
             Some(Ms(86_400_000)),
         ),
+        (
+            400,
+            error("FAILED_PRECONDITION", "User location is not supported."),
+            Fault::Credential,
+            None,
+        ),
+        (400, format!("[{}]", error("FAILED_PRECONDITION", "Billing.")), Fault::Credential, None),
+        (400, error("INVALID_ARGUMENT", "FAILED_PRECONDITION is no field"), Fault::Client, None),
         (499, error("CANCELLED", "The operation was cancelled."), Fault::Unavailable, None),
         (500, error("INTERNAL", "An internal error."), Fault::Unavailable, None),
         (504, error("DEADLINE_EXCEEDED", "Late."), Fault::Unavailable, None),
@@ -450,8 +458,8 @@ fn refusals_are_told_apart() {
         (503, error("UNAVAILABLE", "busy"), Fault::Unavailable, None),
     ] {
         let body = body.as_bytes();
-        let refusal = Refusal { status, retry_after: None, body, surface: Surface::Chat };
-        let refused = Gemini::refuse(&refusal);
+        let surface = Surface::Chat;
+        let refused = refuse(&Refusal { status, body, surface, ..Refusal::default() });
         let failure = refused.failure;
         let seen = (failure.fault, failure.status, failure.retry_after);
         assert_eq!(seen, (fault, status, retry_after), "{}", String::from_utf8_lossy(body));
@@ -459,32 +467,69 @@ fn refusals_are_told_apart() {
 }
 
 #[test]
-fn a_request_is_written_whole() {
-    let chat = json!({
-        "model": "m", "stream": true, "max_tokens": 9,
-        "messages": [{ "role": "system", "content": "Be brief." }, { "role": "user", "content": "Hi" }]
-    })
-    .to_string();
-    let mut ask = Ask::read(Surface::Chat, chat.as_bytes()).unwrap();
-    ask.envelope.method = "POST";
-    let key = Secret::new(b"k1".to_vec());
-    let site = Site { authority: "host:1", path: "/v1beta", model: "gemini-x", key: Some(&key) };
-    let mut out = Buf::new();
-    Gemini::send(&ask, chat.as_bytes(), &site, UnixMs(0), &mut out).unwrap();
-    let sent = String::from_utf8(out.as_slice().to_vec()).unwrap();
-    let (head, body) = sent.split_once("\r\n\r\n").unwrap();
-    let line = "POST /v1beta/models/gemini-x:streamGenerateContent?alt=sse HTTP/1.1";
-    assert_eq!(head.lines().next(), Some(line));
-    assert!(head.contains("\r\nx-goog-api-key: k1\r\n"), "{head}");
-    assert!(head.contains(&format!("\r\ncontent-length: {}", body.len())), "{head}");
-    let body: Tree = serde_json::from_str(body).unwrap();
-    assert_eq!(body["systemInstruction"]["parts"][0]["text"], "Be brief.");
-    assert_eq!(body["contents"][0], json!({ "role": "user", "parts": [{ "text": "Hi" }] }));
-    assert_eq!(body["generationConfig"]["maxOutputTokens"], 9);
-    assert_eq!(body.get("model"), None);
-    ask.surface = Surface::Embeddings;
-    let refused = Gemini::send(&ask, chat.as_bytes(), &site, UnixMs(0), &mut out);
-    assert_eq!(refused, Err(Fault::Unsendable));
+fn signatures_come_back_as_they_went_out() {
+    let events = [
+        event(&[json!({ "text": "hm", "thought": true, "thoughtSignature": "dGg=" })], None),
+        event(&[json!({ "text": "a" })], None),
+        event(&[json!({ "text": "", "thoughtSignature": "dHg=" })], None),
+        event(
+            &[
+                json!({ "functionCall": { "name": "f", "args": {} }, "thoughtSignature": "Y2E=" }),
+                json!({ "functionCall": { "name": "g", "args": {} } }),
+            ],
+            Some("STOP"),
+        ),
+    ];
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
+    let (mut out, mut count) = (Buf::new(), 0);
+    let (shown, id, seconds) = ("shown", "req", 9);
+    let mut sink = Sink { out: &mut out, shown, events: &mut count, id, seconds, told: &mut told };
+    for event in &events {
+        adapter.feed(event.to_string().as_bytes(), &mut sink).unwrap();
+    }
+    adapter.close(false, &mut sink).unwrap();
+    // What a client puts together of the deltas, and gives back.
+    let mut message = json!({ "role": "assistant", "content": "", "tool_calls": [] });
+    for data in std::str::from_utf8(out.as_slice()).unwrap().split("\n\n") {
+        let Some(data) = data.strip_prefix("data: ").filter(|data| *data != "[DONE]") else {
+            continue;
+        };
+        let chunk: Tree = serde_json::from_str(data).unwrap();
+        let delta = &chunk["choices"][0]["delta"];
+        let text = format!(
+            "{}{}",
+            message["content"].as_str().unwrap(),
+            delta["content"].as_str().unwrap_or_default()
+        );
+        message["content"] = json!(text);
+        for block in delta["thinking_blocks"].as_array().into_iter().flatten() {
+            if message["thinking_blocks"].is_null() {
+                message["thinking_blocks"] = json!([]);
+            }
+            message["thinking_blocks"].as_array_mut().unwrap().push(block.clone());
+        }
+        for call in delta["tool_calls"].as_array().into_iter().flatten() {
+            let at = call["index"].as_u64().unwrap() as usize;
+            if call["id"].is_string() {
+                message["tool_calls"].as_array_mut().unwrap().push(call.clone());
+            }
+            if !call["extra_content"].is_null() {
+                message["tool_calls"][at]["extra_content"] = call["extra_content"].clone();
+            }
+        }
+    }
+    let chat = json!({ "messages": [{ "role": "user", "content": "x" }, message] });
+    let prompt = crate::llm::dialects::chat_prompt::read(&chat).unwrap();
+    let body = body::write(&prompt, "gemini-3-pro-preview").unwrap();
+    assert_eq!(
+        body["contents"][1]["parts"],
+        json!([
+            { "text": "hm", "thought": true, "thoughtSignature": "dGg=" },
+            { "text": "a", "thoughtSignature": "dHg=" },
+            { "functionCall": { "name": "f", "args": {} }, "thoughtSignature": "Y2E=" },
+            { "functionCall": { "name": "g", "args": {} } },
+        ])
+    );
 }
 
 fn mixed() -> Vec<String> {
@@ -508,7 +553,7 @@ fn mixed() -> Vec<String> {
 
 /// What a client gets of a body that arrives in two pieces; nothing if its end is a bad one.
 fn in_two(bytes: &[u8], at: usize) -> Result<String, Fault> {
-    let (mut adapter, mut told) = (Gemini::default(), Told::default());
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
     let (mut out, mut events) = (Buf::new(), 0);
     let (shown, id, seconds) = ("shown", "req", 9);
     let mut sink = Sink { out: &mut out, shown, events: &mut events, id, seconds, told: &mut told };
@@ -604,7 +649,7 @@ fn noise_never_panics() {
         for payload in &payloads {
             let surface = Surface::Chat;
             let status = 400 + round % 200;
-            Gemini::refuse(&Refusal { status, retry_after: None, body: payload, surface });
+            refuse(&Refusal { status, body: payload, surface, ..Refusal::default() });
         }
     }
 }
