@@ -22,6 +22,7 @@ impl Exchange {
         };
         debug_assert!(at == id);
         self.close_record(&lane, None, cx);
+        self.settle_rate(&lane, cx);
         if let Some(ledger) = &mut self.ledger {
             ledger.ending = Ending::Good;
             ledger.events = lane.events;
@@ -91,7 +92,7 @@ impl Exchange {
         let mut soonest = Tick::NEVER;
         let mut limited = false;
         for attempt in &self.plan.attempts {
-            let standing = cx.table.targets[attempt.target].breaker.standing(cx.now);
+            let standing = cx.table.breaker(attempt).standing(cx.now);
             let Standing::Cooling { until, status } = standing else { return None };
             soonest = soonest.min(until);
             limited |= status == 429;

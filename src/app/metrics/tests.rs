@@ -37,6 +37,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
             api_version: None,
             responses: false,
             ca: None,
+            vendor: None,
             settings: Patch::default(),
         });
         let model = String::from("gpt-4o");
@@ -69,6 +70,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
         models,
         routes: Vec::new(),
         settings: Settings::default(),
+        catalog: Vec::new(),
         passthrough: None,
         log: LogRule::default(),
     }
