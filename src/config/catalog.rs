@@ -58,6 +58,17 @@ impl Price {
         let held = f64::from(cached) * self.cached.unwrap_or(self.input);
         (fresh + held + f64::from(output) * self.output) * 1e-6
     }
+
+    /// What an answer cost, in billionths of a US dollar: its prompt's tokens that were fresh, read from
+    /// the cache and written to it, and its own.
+    pub fn charge(&self, fresh: u64, cached: u64, written: u64, output: u64) -> u64 {
+        let cost = fresh as f64 * self.input
+            + cached as f64 * self.cached.unwrap_or(self.input)
+            + written as f64 * self.write.unwrap_or(self.input)
+            + output as f64 * self.output;
+        // Dollars for a million are thousands of billionths for one. What no number can be is 0.
+        (cost * 1e3).round() as u64
+    }
 }
 
 /// What is known of a target's model. Nothing is required to be.

@@ -122,6 +122,7 @@ fn ledger() -> Ledger {
         bytes_in: 0,
         bytes_out: 0,
         usage: None,
+        cost_nanos: None,
         wasted: 0,
         budget_spent: false,
         opened: false,
@@ -660,6 +661,20 @@ fn rate_limits_everywhere_are_told_with_the_shortest_wait() {
     let again =
         route::pick(&world.table, &Wish { model: "m".into(), ..Wish::default() }, 0, world.now);
     assert!(matches!(again, Err(route::Refusal::Cooling { status: 429, .. })), "{again:?}");
+}
+
+#[test]
+fn what_an_answer_cost_stands_in_the_ledger() {
+    let usage = "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":1000,\"completion_tokens\":200,\"total_tokens\":1200,\"prompt_tokens_details\":{\"cached_tokens\":400}}}\n\n";
+    let text = [HEAD, &role(), &event("one"), &finish(), usage, DONE].concat();
+    let mut world = World::new("", vec![say(&text)]);
+    assert_eq!(world.run(true).ledger.cost_nanos, None, "the price is not known");
+    let target = world.table.targets.iter_mut().next().unwrap().1;
+    let price = config::Price { input: 2.0, output: 8.0, cached: Some(0.5), write: None };
+    target.facts.price = Some(price);
+    world.acts = vec![say(&text)];
+    // 600 at 2, 400 at 0.5 and 200 at 8 dollars for a million.
+    assert_eq!(world.run(true).ledger.cost_nanos, Some(3_000_000));
 }
 
 #[test]

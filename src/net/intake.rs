@@ -63,6 +63,7 @@ pub(super) fn blank_ledger<R: Rt>(core: &Core<R>) -> Ledger {
         bytes_in: 0,
         bytes_out: 0,
         usage: None,
+        cost_nanos: None,
         wasted: 0,
         budget_spent: false,
         opened: false,

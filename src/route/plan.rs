@@ -28,7 +28,7 @@ use super::token::Token;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, Table as Rows, TargetId};
 use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::{Ms, Tick};
-use crate::config::catalog::{self, Use};
+use crate::config::catalog::{self, Price, Use};
 use crate::config::{Commit, Demand, Facts, Kind, OnContentPolicy, Policy, Settings};
 
 /// What a config compiles to. Immutable but for the atomics of breakers and budgets.
@@ -78,6 +78,15 @@ impl Table {
     pub(super) fn breaker_at(&self, target: TargetId, own: Option<u16>) -> &Breaker {
         let own = own.and_then(|index| self.own_breakers.get(usize::from(index)));
         own.map_or(&self.targets[target].breaker, |(_, breaker)| breaker)
+    }
+
+    /// What the attempt's model costs, if that is known.
+    pub fn price_of(&self, attempt: &Attempt) -> Option<Price> {
+        let target = &self.targets[attempt.target];
+        match target.model {
+            Some(_) => target.facts.price,
+            None => self.facts_of(target.provider, &attempt.model).price,
+        }
     }
 
     /// What is known of a model that the config does not name.
