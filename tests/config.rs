@@ -13,7 +13,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use firstbyte::base::tick::Ms;
-use firstbyte::config::{self, Commit, Config, Kind, LedgerTo, Problem, Ref, Settings};
+use firstbyte::config::{
+    self, Commit, Config, Hedge, Kind, LedgerTo, Patience, Problem, Ref, Settings,
+};
 
 const SECRET: &str = "sk-inline-0123456789";
 
@@ -131,7 +133,7 @@ fn the_full_file_says_the_defaults() {
     assert_eq!(names, ["gpt-4o", "small"]);
     let (_, model) = config.models.iter().next().unwrap();
     assert_eq!(model.targets[1].model, "openai/gpt-oss-120b");
-    assert_eq!(model.targets[1].settings.first_content_timeout, Some(Ms(5_000)));
+    assert_eq!(model.targets[1].settings.first_content_timeout, Some(Patience::For(Ms(5_000))));
     let local = &config.providers[model.targets[1].provider];
     assert_eq!((local.name.as_str(), local.keys.len(), local.ca.is_some()), ("local", 2, true));
     let bedrock = config.providers.iter().find(|(_, p)| p.kind == Kind::Bedrock).unwrap().1;
@@ -206,7 +208,7 @@ fn shown(text: &str) -> BTreeSet<String> {
         match value {
             toml::Value::Table(table) => {
                 for (key, value) in table {
-                    let named = matches!(path, "providers" | "models" | "routes");
+                    let named = matches!(path, "providers" | "models" | "routes" | "catalog");
                     let key = if named { "NAME" } else { key };
                     let path = if path.is_empty() { key.into() } else { format!("{path}.{key}") };
                     walk(value, &path, found);
@@ -260,6 +262,7 @@ fn every_key_that_is_documented_is_read() {
             "models.NAME" => format!("{head}[models.m]\n{key} = {odd}\n"),
             "models.NAME.targets[]" => format!("{head}[[models.m.targets]]\n{key} = {odd}\n"),
             "routes.NAME" => format!("{head}[routes.r]\n{key} = {odd}\n"),
+            "catalog.NAME" => format!("{head}[catalog.\"p/m\"]\n{key} = {odd}\n"),
             other => panic!("a section that this test does not know: {other}"),
         };
         let problems = load(&text).expect_err(&text);
@@ -305,10 +308,24 @@ fn off_undoes_what_a_level_below_switched_on() {
     )
     .map_err(|p| lines(&p))
     .unwrap();
-    assert_eq!(config.settings.hedge_after, Some(Ms(2_000)));
+    assert_eq!(config.settings.hedge_after, Some(Hedge::After(Ms(2_000))));
     let (_, provider) = config.providers.iter().next().unwrap();
     let settings = config.settings.with(&provider.settings);
     assert_eq!((settings.hedge_after, settings.breaker), (None, None));
+}
+
+#[test]
+fn times_may_be_left_to_measures() {
+    let text = "[defaults]\nhedge_after = \"p95\"\nfirst_content_timeout = \"auto\"\n\
+                [providers.p]\nkind = \"openai\"\n";
+    let settings = load(text).map_err(|p| lines(&p)).unwrap().settings;
+    assert_eq!(settings.hedge_after, Some(Hedge::Percentile(95)));
+    assert_eq!(settings.first_content_timeout, Patience::Auto);
+    for (measured, time) in
+        [(None, 20_000), (Some(100), 2_000), (Some(1_500), 4_500), (Some(9_000), 20_000)]
+    {
+        assert_eq!(Patience::Auto.time(measured.map(Ms)), Ms(time));
+    }
 }
 
 #[test]
@@ -335,6 +352,28 @@ fn fallbacks_may_form_a_circle_and_repeat() {
     assert_eq!(names, ["b", "a"], "the order of the file");
     let fallbacks: Vec<_> = config.models.iter().map(|(_, m)| m.fallbacks.clone()).collect();
     assert_eq!(fallbacks.iter().map(Vec::len).collect::<Vec<_>>(), [1, 1]);
+}
+
+#[test]
+fn the_config_speaks_over_the_catalogue() {
+    let text = "[providers.p]\nkind = \"openai\"\n[providers.q]\nkind = \"openai\"\n\
+                base_url = \"http://127.0.0.1:1\"\n\
+                [catalog.\"p/gpt-4o\"]\nprice_in = 1\ncannot = [\"image\"]\n\
+                [catalog.\"q/own\"]\ncontext = 4096\nprice_out = 0.5\n";
+    let config = load(text).map_err(|p| lines(&p)).unwrap();
+    let facts = |at: usize, model| {
+        let (id, provider) = config.providers.iter().nth(at).unwrap();
+        provider.facts(id, model, &config.catalog)
+    };
+    let known = facts(0, "gpt-4o");
+    let price = known.price.unwrap();
+    assert_eq!((price.input, price.output, price.cached), (1.0, 10.0, Some(1.25)));
+    assert_eq!(known.cannot.to_string(), "image, audio");
+    assert!(known.can.common(known.cannot).is_empty());
+    let own = facts(1, "own");
+    assert_eq!((own.context, own.output), (Some(4096), None));
+    assert_eq!(own.price.map(|p| (p.input, p.output)), Some((0.0, 0.5)));
+    assert_eq!(facts(1, "gpt-4o"), config::Facts::default(), "another host serves what it likes");
 }
 
 #[test]
@@ -373,6 +412,19 @@ fn of_env(set: &[(&str, &str)]) -> Option<(String, String, bool)> {
     assert_eq!(config.providers.len(), 1);
     let (_, provider) = config.providers.iter().next().unwrap();
     Some((provider.name.clone(), provider.base.authority(), provider.aws.is_some()))
+}
+
+#[test]
+fn from_env_merges_vendors_of_one_model() {
+    let lookup = |reference: &Ref| match reference {
+        Ref::Env(name) if name == "GROQ_API_KEY" || name == "OPENROUTER_API_KEY" => Ok(b"k".into()),
+        _ => Err("is not set".to_owned()),
+    };
+    let config = config::from_env(&lookup).map_err(|p| lines(&p)).unwrap().unwrap();
+    let model = config.models.iter().find(|(_, model)| model.name == "openai/gpt-oss-20b");
+    let targets = &model.unwrap().1.targets;
+    let names: Vec<_> = targets.iter().map(|t| &*config.providers[t.provider].name).collect();
+    assert_eq!(names, ["groq", "openrouter"]);
 }
 
 #[test]

@@ -28,6 +28,8 @@ use firstbyte::app::translate::{Order, Translated, known, translate};
 
 #[path = "recorded/messages.rs"]
 mod messages;
+#[path = "recorded/responses.rs"]
+mod responses;
 
 /// Rows whose reading differs, with why. Each stands in `docs/fixtures.md` too.
 const DIFFERENT: &[&str] = &[

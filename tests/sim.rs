@@ -37,6 +37,8 @@ use firstbyte::wire::http1::{body::Body, head};
 
 #[path = "sim/patience.rs"]
 mod patience;
+#[path = "sim/storm.rs"]
+mod storm;
 
 #[test]
 fn sweep() {
@@ -373,8 +375,9 @@ async fn ask(rt: SimRt, gateway: SocketAddr, seed: u64, results: Rc<RefCell<Vec<
         };
         let commit = ["", "x-firstbyte-commit: complete\r\n", "x-firstbyte-commit: headers\r\n"]
             [rng.below(3) as usize];
+        let model = ["m", "r", "firstbyte/auto"][rng.below(3) as usize];
         let body = format!(
-            "{{\"models\":[],\"model\":\"m\",\"messages\":[],\"stream\":{}}}",
+            "{{\"models\":[],\"model\":\"{model}\",\"messages\":[],\"stream\":{}}}",
             manner.stream
         );
         let request = format!(
@@ -537,8 +540,8 @@ total_timeout = \"20s\"
 
 fn snapshot(rng: &mut Rng, providers: &[SocketAddr]) -> Snapshot {
     let mut text = String::from(CONFIG);
-    for line in ["hedge_after = \"300ms\"\n", "open_after = \"700ms\"\n", "throughput_floor = 1\n"]
-    {
+    let hedge = ["hedge_after = \"300ms\"\n", "hedge_after = \"p90\"\n"][rng.below(2) as usize];
+    for line in [hedge, "open_after = \"700ms\"\n", "throughput_floor = 1\n"] {
         if rng.one_in(4) {
             text += line;
         }
@@ -548,6 +551,8 @@ fn snapshot(rng: &mut Rng, providers: &[SocketAddr]) -> Snapshot {
     }
     let targets: Vec<_> = (0..providers.len()).map(|i| format!("\"p{i}/up\"")).collect();
     text += &format!("[models.m]\ntargets = [{}]\n", targets.join(","));
+    let policy = ["order", "weighted", "cheapest", "fastest", "balanced"][rng.below(5) as usize];
+    text += &format!("[routes.r]\npolicy = \"{policy}\"\nmodels = [\"m\"]\n");
     let config = config::load(&text, &|_| Err("none".into())).unwrap();
     let table = route::compile(&config, None).unwrap();
     Snapshot::new(1, config.server, config.auth, table).unwrap()

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::app::control::{self, Origin};
-use crate::app::{demo, sandbox, say, serve, tokens, translate};
+use crate::app::{demo, models, sandbox, say, serve, tokens, translate};
 use crate::config::{Config, Problem};
 use crate::llm::dialects::Dialect;
 use crate::llm::request::{Ask, Surface};
@@ -68,6 +68,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// List what the built-in catalogue knows: prices in US dollars for a million tokens, window, output
+    /// limit, abilities, and where that stands.
+    Models {
+        /// Only this vendor's.
+        #[arg(long, value_name = "VENDOR")]
+        provider: Option<String>,
+        /// Only those that may do all of this, as in tools,image. A ? marks what is not known and assumed.
+        #[arg(long, value_name = "ABILITIES", value_delimiter = ',')]
+        needs: Vec<String>,
+        /// JSON instead of a table.
+        #[arg(long)]
+        json: bool,
+    },
     /// Translate a provider's body (standard input) into what a client would get.
     Translate {
         /// The provider.
@@ -108,6 +121,7 @@ pub fn run() -> ExitCode {
         Command::Explain { config, model, request, json } => {
             explain(config.as_deref(), model, request.as_deref(), json)
         }
+        Command::Models { provider, needs, json } => models::run(provider.as_deref(), &needs, json),
         Command::Translate { from, api, to, no_stream, status } => {
             translate::run(&from, api.as_deref(), to, !no_stream, status)
         }

@@ -6,6 +6,7 @@ pub mod control;
 pub mod demo;
 pub mod ledger_log;
 pub mod metrics;
+pub mod models;
 pub mod resolver;
 pub mod sandbox;
 pub mod say;

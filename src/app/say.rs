@@ -27,3 +27,17 @@ pub fn bytes(bytes: &[u8]) {
     let _ = out.write_all(bytes);
     let _ = out.flush();
 }
+
+/// Rows as lines with aligned columns, the first of them the heading.
+pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
+    let widths: [usize; N] =
+        std::array::from_fn(|i| rows.iter().map(|row| row[i].chars().count()).max().unwrap_or(0));
+    let mut out = String::new();
+    for row in rows {
+        let cells: Vec<_> =
+            row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}")).collect();
+        out += cells.join("  ").trim_end();
+        out.push('\n');
+    }
+    out
+}

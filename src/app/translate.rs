@@ -203,6 +203,7 @@ fn ledger(order: &Order) -> Ledger {
         bytes_in: 0,
         bytes_out: 0,
         usage: None,
+        cost_nanos: None,
         wasted: 0,
         budget_spent: false,
         opened: false,

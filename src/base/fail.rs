@@ -86,6 +86,8 @@ faults! {
     Truncated = "truncated", "the answer ended without the provider's terminal signal";
     /// A frame that does not parse.
     BadFrame = "bad_frame", "the provider sent an event that does not parse";
+    /// A whole answer over `answer_max` that would have to be translated.
+    AnswerTooLarge = "answer_too_large", "the answer is over answer_max and in another format than the client's";
     /// A frame or line over its limit.
     FrameTooLarge = "frame_too_large", "the provider sent an event over the size limit";
     /// The request can't be put into this provider's format.
@@ -132,6 +134,7 @@ impl FaultSet {
         Fault::Client,
         Fault::ContentPolicy,
         Fault::Unsendable,
+        Fault::AnswerTooLarge,
         Fault::NoToken,
         Fault::LostRace,
         Fault::ClientGone,

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::aws::{self, Given};
 use super::catalog;
 use super::cloud::{Around, Cloud};
-use super::models::{Known, model, passthrough, route};
+use super::models::{Known, known_model, model, passthrough, route};
 use super::raw::{self, Node, Reader, Section};
 use super::settings::{self, Level};
 use super::text::{self, Wrong};
@@ -48,6 +48,10 @@ pub(super) fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem
         models: models.into_iter().filter_map(|at| model(reader, &known, at)).collect(),
         routes: routes.into_iter().filter_map(|at| route(reader, &known, at)).collect(),
         settings: Settings::default().with(&patch),
+        catalog: named(reader, top.take("catalog"))
+            .into_iter()
+            .filter_map(|at| known_model(reader, &known, at))
+            .collect(),
         passthrough: top.take("passthrough").and_then(|node| passthrough(reader, &known, node)),
         log: top.take("log").and_then(|node| log(reader, node)).unwrap_or_default(),
     };
@@ -58,6 +62,8 @@ pub(super) fn load(text: &str, lookup: Lookup<'_>) -> Result<Config, Vec<Problem
 /// Writes the config that the environment stands for and loads it, so that it passes the same checks.
 pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem>> {
     let mut text = String::new();
+    // Vendors that serve one model under one name are its targets, in the order of the kinds.
+    let mut models: Vec<(&str, Vec<String>)> = Vec::new();
     let mut used: Vec<&str> = Vec::new();
     for (name, kind) in Kind::NAMES.iter().filter(|(_, kind)| kind.sends()) {
         // Some kinds usually want no key, some are at another address for each customer, and of several APIs of
@@ -73,9 +79,15 @@ pub(super) fn from_env(lookup: Lookup<'_>) -> Result<Option<Config>, Vec<Problem
         }
         text += &format!("[providers.{name}]\nkind = \"{name}\"\n{credential}");
         for entry in catalog::of(*kind) {
-            let model = &entry.model;
-            text += &format!("[models.{model:?}]\ntargets = [\"{name}/{model}\"]\n");
+            let target = format!("{:?}", format!("{name}/{}", entry.model));
+            match models.iter_mut().find(|(model, _)| *model == entry.model) {
+                Some((_, targets)) => targets.push(target),
+                None => models.push((&entry.model, vec![target])),
+            }
         }
+    }
+    for (model, targets) in models {
+        text += &format!("[models.{model:?}]\ntargets = [{}]\n", targets.join(", "));
     }
     if text.is_empty() { Ok(None) } else { load(&text, lookup).map(Some) }
 }
@@ -348,7 +360,12 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
     let has_base_url = written.is_some();
     let around = Around { place: &place, kind, base, has_base_url, has_key };
     let placed = Cloud::take(&mut section).place(reader, around);
+    let responses = responses(reader, &mut section, kind, placed.base.as_ref());
     let ca = section.take("ca").and_then(|node| ca(reader, &node, placed.base.as_ref()));
+    let vendor = section.take("vendor").and_then(|node| {
+        let names: Vec<_> = catalog::vendors().map(|name| (name, name)).collect();
+        reader.choice(&node, &names)
+    });
     let settings = settings::patch(reader, &mut section, Level::Provider);
     Some(Provider {
         name,
@@ -358,10 +375,32 @@ fn provider(reader: &mut Reader<'_>, (name, node): (String, Node<'_>)) -> Option
         aws,
         account: placed.account,
         api_version: placed.api_version,
+        responses,
         ca,
+        vendor,
         settings,
     })
 }
+
+/// Whether a provider of chat has the Responses API too. OpenAI itself does; copies may.
+fn responses(
+    reader: &mut Reader<'_>,
+    section: &mut Section<'_>,
+    kind: Option<Kind>,
+    base: Option<&BaseUrl>,
+) -> bool {
+    let is_openais =
+        kind == Some(Kind::Openai) && base.is_some_and(|base| base.host == OPENAI_HOST);
+    let Some(node) = section.take("responses") else { return is_openais };
+    let can = kind.is_none_or(|kind| kind.may_have_responses());
+    if !can {
+        let hint = "of kinds that speak OpenAI's chat";
+        reader.wrong(&node.place, Wrong::new("this kind has no such API beside its own", hint));
+    }
+    reader.boolean(&node).unwrap_or(false) && can
+}
+
+const OPENAI_HOST: &str = "api.openai.com";
 
 fn speaks() -> String {
     format!("this build speaks: {}", Kind::names().collect::<Vec<_>>().join(", "))

@@ -33,9 +33,13 @@ use crate::base::ids::{ModelId, ProviderId, Table};
 use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::Ms;
 
+pub use crate::llm::demand::Demand;
+pub use crate::llm::needs::Needs;
 pub use crate::llm::providers::Kind;
+pub use catalog::{Facts, FactsPatch, Price};
 pub use values::{
-    BreakerRule, BudgetRule, Commit, Driver, OnContentPolicy, Patch, Policy, Settings,
+    BreakerRule, BudgetRule, Commit, Driver, Hedge, OnContentPolicy, Patch, Patience, Policy,
+    Settings,
 };
 
 /// A whole, checked configuration.
@@ -53,6 +57,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[defaults]` over the built-in defaults.
     pub settings: Settings,
+    /// `[catalog."PROVIDER/MODEL"]`, in the order of the file.
+    pub catalog: Vec<KnownModel>,
     /// `[passthrough] provider`: where `/v1` paths go whose body names no model.
     pub passthrough: Option<ProviderId>,
     /// `[log]`.
@@ -114,10 +120,36 @@ pub struct Provider {
     pub account: Option<ServiceAccount>,
     /// The dated version of Azure's API; `None`: v1, or another kind.
     pub api_version: Option<String>,
+    /// It has OpenAI's Responses API beside chat: clients of that API are passed through.
+    pub responses: bool,
     /// PEM text of the CA to trust for this provider instead of the built-in roots.
     pub ca: Option<Vec<u8>>,
+    /// Whose models they are in the catalogue, if `vendor` says so.
+    pub vendor: Option<&'static str>,
     /// What it overrides of `[defaults]`.
     pub settings: Patch,
+}
+
+impl Provider {
+    /// What the catalogue and `[catalog]` know of one of its models: `patches` are all of the config's.
+    pub fn facts(&self, id: ProviderId, model: &str, patches: &[KnownModel]) -> Facts {
+        let vendor = self.vendor.or_else(|| catalog::vendor_of(self.kind, &self.base.host));
+        let entry = vendor.and_then(|vendor| catalog::find(vendor, model));
+        let facts = entry.map(|entry| entry.facts).unwrap_or_default();
+        let patch = patches.iter().find(|known| known.provider == id && known.model == model);
+        patch.map_or(facts, |known| facts.with(&known.patch))
+    }
+}
+
+/// `[catalog."PROVIDER/MODEL"]`: what the config says of one model of one provider.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KnownModel {
+    /// The provider.
+    pub provider: ProviderId,
+    /// The model's name there.
+    pub model: String,
+    /// What is said of it.
+    pub patch: FactsPatch,
 }
 
 /// Who asks for access tokens, and where (RFC 7523).
@@ -196,6 +228,8 @@ pub struct Route {
     pub policy: Policy,
     /// The models, in order; at least one.
     pub models: Vec<ModelId>,
+    /// Their weights, where the policy is `weighted`: one for each model, at least one above 0.
+    pub weights: Vec<u32>,
     /// What it overrides of its models' settings.
     pub settings: Patch,
 }

@@ -5,7 +5,7 @@ use toml::de::DeValue;
 use super::raw::{self, Node, Reader};
 use super::settings::{self, Level};
 use super::text::{self, Wrong};
-use super::{Model, Patch, Policy, Route, TargetSpec};
+use super::{FactsPatch, KnownModel, Model, Needs, Patch, Policy, Route, TargetSpec};
 use crate::base::ids::{Id, ModelId, ProviderId};
 
 /// The names that may be referred to, in the order of their ids.
@@ -144,6 +144,56 @@ fn models(reader: &mut Reader<'_>, known: &Known, node: &Node<'_>) -> Vec<ModelI
     list
 }
 
+/// One entry of `[catalog]`: its name is `provider/upstream-model`.
+pub(super) fn known_model(
+    reader: &mut Reader<'_>,
+    known: &Known,
+    (name, node): (String, Node<'_>),
+) -> Option<KnownModel> {
+    let place = node.place.clone();
+    let provider = match name.split_once('/') {
+        Some((provider, model)) if !model.is_empty() => known.provider(reader, &node, provider),
+        Some(_) | None => {
+            let what = format!("{name:?} is no model of a provider");
+            reader.wrong(&place, Wrong::new(what, TARGET_HINT));
+            None
+        }
+    };
+    let mut section = reader.section(node, &[raw::CATALOG])?;
+    let mut tokens = |reader: &mut Reader<'_>, key| {
+        section.take(key).and_then(|node| reader.integer(&node, 1, u32::MAX))
+    };
+    let (context, output) = (tokens(reader, "context"), tokens(reader, "output"));
+    let mut price =
+        |reader: &mut Reader<'_>, key| section.take(key).and_then(|node| reader.price(&node));
+    let patch = FactsPatch {
+        context,
+        output,
+        price_in: price(reader, "price_in"),
+        price_out: price(reader, "price_out"),
+        price_cached: price(reader, "price_cached"),
+        price_cache_write: price(reader, "price_cache_write"),
+        can: section.take("can").map(|node| needs(reader, &node)).unwrap_or_default(),
+        cannot: section.take("cannot").map(|node| needs(reader, &node)).unwrap_or_default(),
+    };
+    let both = patch.can.common(patch.cannot);
+    if !both.is_empty() {
+        let hint = "a model can or it can't: keep one of them";
+        reader.wrong(&place, Wrong::new(format!("{both} stands in can and in cannot"), hint));
+    }
+    let model = name.split_once('/').map(|(_, model)| model.to_owned());
+    Some(KnownModel { provider: provider?, model: model?, patch })
+}
+
+/// A list of abilities by name.
+fn needs(reader: &mut Reader<'_>, node: &Node<'_>) -> Needs {
+    let hint = "as in [\"tools\", \"image\"]";
+    let items = reader.items(node, hint).unwrap_or_default();
+    items.iter().fold(Needs::NONE, |all, item| {
+        all.and(reader.choice(item, Needs::NAMES).unwrap_or_default())
+    })
+}
+
 pub(super) fn route(
     reader: &mut Reader<'_>,
     known: &Known,
@@ -159,7 +209,7 @@ pub(super) fn route(
     }
     let mut section = reader.section(node, &[raw::ROUTE, raw::SETTINGS])?;
     let policy = match section.take("policy") {
-        Some(node) => policy(reader, &node),
+        Some(node) => reader.choice(&node, Policy::NAMES),
         None => Some(Policy::Order),
     };
     let list = section.take("models");
@@ -168,24 +218,34 @@ pub(super) fn route(
         reader.wrong(&place, Wrong::new("the route has no models", hint));
     }
     let models = list.map(|node| models(reader, known, &node)).unwrap_or_default();
+    let weights = section.take("weights");
+    let weights = weights_of(reader, weights.as_ref(), policy, models.len());
     let settings = settings::patch(reader, &mut section, Level::Route);
-    Some(Route { name, policy: policy?, models, settings })
+    Some(Route { name, policy: policy?, models, weights, settings })
 }
 
-fn policy(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Policy> {
-    let hint = "write \"order\"";
-    match reader.string(node, hint)? {
-        "order" => Some(Policy::Order),
-        later @ ("cheapest" | "fastest" | "balanced" | "weighted") => {
-            let what = format!("the policy {later:?} is not in this version");
-            reader.wrong(&node.place, Wrong::new(what, hint));
-            None
-        }
-        other => {
-            reader.wrong(&node.place, Wrong::new(format!("unknown policy {other:?}"), hint));
-            None
-        }
+/// One weight for each model of a weighted route.
+fn weights_of(
+    reader: &mut Reader<'_>,
+    node: Option<&Node<'_>>,
+    policy: Option<Policy>,
+    models: usize,
+) -> Vec<u32> {
+    let Some(node) = node else { return vec![1; models] };
+    let hint = "as in weights = [3, 1]";
+    let items = reader.items(node, hint).unwrap_or_default();
+    let list: Vec<u32> =
+        items.iter().filter_map(|item| reader.integer(item, 0, 1_000_000)).collect();
+    if policy.is_some_and(|policy| policy != Policy::Weighted) {
+        let hint = "write policy = \"weighted\", or remove them";
+        reader.wrong(&node.place, Wrong::new("weights without that policy", hint));
+    } else if items.len() != models {
+        let what = format!("{} weights for {models} models", items.len());
+        reader.wrong(&node.place, Wrong::new(what, "one weight for each model, in their order"));
+    } else if list.len() == models && list.iter().all(|weight| *weight == 0) {
+        reader.wrong(&node.place, Wrong::new("no weight is above 0", hint));
     }
+    list
 }
 
 pub(super) fn passthrough(

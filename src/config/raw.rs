@@ -19,8 +19,17 @@ use super::{Lookup, Problem};
 use crate::base::tick::Ms;
 
 /// Keys of the file itself.
-pub(super) const TOP: &[&str] =
-    &["server", "auth", "defaults", "providers", "models", "routes", "passthrough", "log"];
+pub(super) const TOP: &[&str] = &[
+    "server",
+    "auth",
+    "defaults",
+    "providers",
+    "models",
+    "routes",
+    "catalog",
+    "passthrough",
+    "log",
+];
 /// Keys of `[server]`.
 pub(super) const SERVER: &[&str] = &[
     "listen",
@@ -77,7 +86,9 @@ pub(super) const PROVIDER: &[&str] = &[
     "session_token",
     "region",
     "ca",
+    "vendor",
     "api_version",
+    "responses",
     "project",
     "location",
     "service_account",
@@ -87,7 +98,18 @@ pub(super) const MODEL: &[&str] = &["targets", "fallbacks"];
 /// Own keys of a target that is written as a table.
 pub(super) const TARGET: &[&str] = &["target"];
 /// Own keys of a route.
-pub(super) const ROUTE: &[&str] = &["policy", "models"];
+pub(super) const ROUTE: &[&str] = &["policy", "models", "weights"];
+/// Keys of one entry of `[catalog]`.
+pub(super) const CATALOG: &[&str] = &[
+    "context",
+    "output",
+    "price_in",
+    "price_out",
+    "price_cached",
+    "price_cache_write",
+    "can",
+    "cannot",
+];
 /// Keys of `[passthrough]`.
 pub(super) const PASSTHROUGH: &[&str] = &["provider"];
 /// Keys of `[log]`.
@@ -106,6 +128,7 @@ pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("models.NAME", MODEL),
     ("models.NAME.targets[]", TARGET),
     ("routes.NAME", ROUTE),
+    ("catalog.NAME", CATALOG),
     ("passthrough", PASSTHROUGH),
     ("log", LOG),
 ];
@@ -324,6 +347,22 @@ impl<'l> Reader<'l> {
         if found.is_none() {
             let range = if zero { "from 0 to 1" } else { "above 0 and at most 1" };
             self.wrong(&node.place, Wrong::new("the share is out of range", range));
+        }
+        found
+    }
+
+    /// A price: US dollars for a million tokens, from 0 to 100,000.
+    pub(super) fn price(&mut self, node: &Node<'_>) -> Option<f64> {
+        let digits = match node.value {
+            DeValue::Float(float) => float.as_str(),
+            DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str(),
+            _ => return self.mistyped(node, "a number", "US dollars for a million tokens"),
+        };
+        let value: Option<f64> = digits.replace('_', "").parse().ok();
+        let found = value.filter(|v| (0.0..=100_000.0).contains(v));
+        if found.is_none() {
+            let hint = "US dollars for a million tokens, from 0 to 100000";
+            self.wrong(&node.place, Wrong::new("the price is out of range", hint));
         }
         found
     }

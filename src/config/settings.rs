@@ -4,9 +4,8 @@ use toml::de::DeValue;
 
 use super::raw::{self, Node, Reader, Section};
 use super::text::{self, Wrong};
-use super::values::{BreakerRule, BudgetRule, Commit, OnContentPolicy, Patch};
+use super::values::{BreakerRule, BudgetRule, Commit, Hedge, OnContentPolicy, Patch, Patience};
 use crate::base::limits;
-use crate::base::tick::Ms;
 
 /// Where a setting stands, which decides whether it may stand there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,16 +35,7 @@ pub(super) fn patch(reader: &mut Reader<'_>, section: &mut Section<'_>, level: L
         patch.on_content_policy = reader.choice(&node, &names);
     }
     if let Some(node) = section.take("breaker") {
-        match level {
-            Level::Defaults | Level::Provider | Level::Model | Level::Target => {
-                patch.breaker = breaker(reader, node);
-            }
-            Level::Route => {
-                let hint =
-                    "a breaker belongs to a target: set it there, or on its model or provider";
-                reader.wrong(&node.place, Wrong::new("a route can't have a breaker", hint));
-            }
-        }
+        patch.breaker = breaker(reader, node);
     }
     if let Some(node) = section.take("retry_budget") {
         match level {
@@ -67,10 +57,12 @@ fn times(reader: &mut Reader<'_>, section: &mut Section<'_>, patch: &mut Patch) 
     if let Some(node) = section.take("hedge_after") {
         patch.hedge_after = hedge_after(reader, &node);
     }
+    if let Some(node) = section.take("first_content_timeout") {
+        patch.first_content_timeout = patience(reader, &node);
+    }
     for (key, time) in [
         ("connect_timeout", &mut patch.connect_timeout),
         ("head_timeout", &mut patch.head_timeout),
-        ("first_content_timeout", &mut patch.first_content_timeout),
         ("idle_timeout", &mut patch.idle_timeout),
         ("answer_timeout", &mut patch.answer_timeout),
         ("first_content_deadline", &mut patch.first_content_deadline),
@@ -80,15 +72,28 @@ fn times(reader: &mut Reader<'_>, section: &mut Section<'_>, patch: &mut Patch) 
     }
 }
 
-fn hedge_after(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Option<Ms>> {
+/// A time, a percentile as `p95`, or `"off"`.
+fn hedge_after(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Option<Hedge>> {
     if let DeValue::String(word) = node.value
-        && word.strip_prefix('p').is_some_and(|rest| rest.bytes().all(|b| b.is_ascii_digit()))
+        && let Some(digits) = word.strip_prefix('p')
+        && digits.bytes().all(|b| b.is_ascii_digit())
     {
-        let hint = "write a time, as in \"2s\", or \"off\"";
-        reader.wrong(&node.place, Wrong::new("percentiles are not in this version", hint));
-        return None;
+        let percent = digits.parse::<u8>().ok().filter(|percent| (1..=99).contains(percent));
+        if percent.is_none() {
+            let hint = "write \"p95\", or a time as in \"2s\", or \"off\"";
+            reader.wrong(&node.place, Wrong::new("a percentile is from p1 to p99", hint));
+        }
+        return percent.map(|percent| Some(Hedge::Percentile(percent)));
     }
-    reader.duration_or_off(node)
+    reader.duration_or_off(node).map(|time| time.map(Hedge::After))
+}
+
+/// A time, or `"auto"`.
+fn patience(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<Patience> {
+    match node.value {
+        DeValue::String(word) if word == "auto" => Some(Patience::Auto),
+        _ => reader.duration(node).map(Patience::For),
+    }
 }
 
 /// One of the text forms, or `{ tokens = 8, within = "500ms" }`.

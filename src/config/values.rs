@@ -18,13 +18,13 @@ pub struct Settings {
     /// Two-phase opening: after this long without commit, 200 and SSE comments go out. Off: `None`.
     pub open_after: Option<Ms>,
     /// No content for this long: the next attempt starts beside the first. Off: `None`.
-    pub hedge_after: Option<Ms>,
+    pub hedge_after: Option<Hedge>,
     /// From dial to a usable connection, TLS handshake included.
     pub connect_timeout: Ms,
     /// From the start of the attempt to the response head, for streamed requests.
     pub head_timeout: Ms,
     /// From the start of the attempt to the first content, for streamed requests.
-    pub first_content_timeout: Ms,
+    pub first_content_timeout: Patience,
     /// Between two content events.
     pub idle_timeout: Ms,
     /// One attempt at a non-streamed answer: most providers send no head before it is finished.
@@ -55,7 +55,7 @@ impl Default for Settings {
             hedge_after: None,
             connect_timeout: Ms(2_000),
             head_timeout: Ms(20_000),
-            first_content_timeout: Ms(20_000),
+            first_content_timeout: Patience::For(Ms(20_000)),
             idle_timeout: Ms(30_000),
             answer_timeout: Ms(120_000),
             throughput_floor: 0,
@@ -119,10 +119,10 @@ pub struct Patch {
     pub hold_max: Option<u32>,
     pub answer_max: Option<u32>,
     pub open_after: Option<Option<Ms>>,
-    pub hedge_after: Option<Option<Ms>>,
+    pub hedge_after: Option<Option<Hedge>>,
     pub connect_timeout: Option<Ms>,
     pub head_timeout: Option<Ms>,
-    pub first_content_timeout: Option<Ms>,
+    pub first_content_timeout: Option<Patience>,
     pub idle_timeout: Option<Ms>,
     pub answer_timeout: Option<Ms>,
     pub throughput_floor: Option<u32>,
@@ -164,6 +164,44 @@ impl Commit {
     /// A sentence that says what was expected.
     pub fn parse(value: &str) -> Result<Commit, String> {
         text::commit(value)
+    }
+}
+
+/// After how much silence the next attempt starts beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hedge {
+    /// After this long.
+    After(Ms),
+    /// After this percentile (1 to 99) of the target's own times to first content; while too few of them
+    /// were measured: never.
+    Percentile(u8),
+}
+
+/// How long is waited for something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// This long.
+    For(Ms),
+    /// As the target's own times say: three times their 99th percentile, from [`Patience::LEAST`] to
+    /// [`Patience::MOST`], and that while too few of them were measured.
+    Auto,
+}
+
+impl Patience {
+    /// The least of `auto`.
+    pub const LEAST: Ms = Ms(2_000);
+    /// The most of `auto`.
+    pub const MOST: Ms = Ms(20_000);
+
+    /// The time that `measured`, the 99th percentile, makes of it.
+    pub fn time(self, measured: Option<Ms>) -> Ms {
+        match (self, measured) {
+            (Patience::For(time), _) => time,
+            (Patience::Auto, None) => Patience::MOST,
+            (Patience::Auto, Some(p99)) => {
+                Ms(p99.0.saturating_mul(3)).clamp(Patience::LEAST, Patience::MOST)
+            }
+        }
     }
 }
 
@@ -240,10 +278,29 @@ impl Driver {
     }
 }
 
-/// How a route ranks its models. The other policies of the contract are not in this version.
+/// How a route ranks the targets of its models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Policy {
     /// As they are written.
     #[default]
     Order,
+    /// By the shares of its models.
+    Weighted,
+    /// By the price of the request.
+    Cheapest,
+    /// By measured speed.
+    Fastest,
+    /// By price, speed and recent failures.
+    Balanced,
+}
+
+impl Policy {
+    /// The names, in the order that an error lists them.
+    pub const NAMES: &'static [(&'static str, Policy)] = &[
+        ("order", Policy::Order),
+        ("weighted", Policy::Weighted),
+        ("cheapest", Policy::Cheapest),
+        ("fastest", Policy::Fastest),
+        ("balanced", Policy::Balanced),
+    ];
 }

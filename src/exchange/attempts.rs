@@ -45,11 +45,11 @@ impl Exchange {
             }
             return false;
         }
-        let pass = target.breaker.begin(cx.now);
+        let pass = cx.table.breaker(&attempt).begin(cx.now);
         let record = self.open_record(&attempt, hedge, cx);
         let endpoint = target.endpoint;
         let lane = Lane::new(index, record, pass, cx.now + attempt.connect);
-        let hedge_after = self.plan.rules.hedge_after;
+        let hedge_after = attempt.hedge;
         if let Some(race) = self.race_mut() {
             race.next = index + 1;
             race.lanes[id.index()] = Some(Box::new(lane));
@@ -68,12 +68,17 @@ impl Exchange {
         true
     }
 
-    /// After "too long for the window", the same model elsewhere would only say it again.
+    /// After "too long for the window", the same model elsewhere would only say it again, and so would
+    /// one whose window is known to be no larger.
     pub(super) fn after_small_window(&self, from: u8) -> u8 {
-        let tried = |i: u8| self.plan.attempts.get(usize::from(i)).map(|a| a.model.clone());
-        let last = from.checked_sub(1).and_then(tried);
+        let at = |index: u8| self.plan.attempts.get(usize::from(index));
+        let Some(last) = from.checked_sub(1).and_then(at) else { return from };
+        let says_it_again = |next: &Attempt| {
+            let no_larger = next.window.zip(last.window).is_some_and(|(next, last)| next <= last);
+            next.model == last.model || no_larger
+        };
         let mut index = from;
-        while last.is_some() && tried(index) == last {
+        while at(index).is_some_and(says_it_again) {
             index += 1;
         }
         index
@@ -116,7 +121,8 @@ impl Exchange {
             api_version: provider.api_version.as_deref(),
             model: &attempt.model,
         };
-        let kind = provider.kind;
+        let native = provider.responses && self.ask.surface == Surface::Responses;
+        let kind = if native { Kind::Responses } else { provider.kind };
         lane.stream = Stream::new(kind);
         lane.told = Told::new(self.ask.surface.dialect());
         let sent = if lacks_token {
@@ -370,7 +376,8 @@ impl Exchange {
 
     /// Tells the target's breaker, and cools it down if it asked for that.
     pub(super) fn settle_health(&self, lane: &mut Lane, failure: Option<Failure>, cx: &Cx<'_>) {
-        let target = &cx.table.targets[self.plan.attempts[usize::from(lane.attempt)].target];
+        let attempt = &self.plan.attempts[usize::from(lane.attempt)];
+        let (target, breaker) = (&cx.table.targets[attempt.target], cx.table.breaker(attempt));
         let outcome = match failure {
             None => Health::Good,
             Some(failure) if failure.fault.is_ours() => Health::Nothing,
@@ -379,15 +386,71 @@ impl Exchange {
         if let Some(failure) = failure
             && let Some(wait) = verdict::cool_down(failure)
         {
-            target.breaker.cool(cx.now + wait, failure.status);
+            breaker.cool(cx.now + wait, failure.status);
         }
         if failure.is_some_and(|failure| failure.status == 401)
             && let Some(token) = &cx.table.providers[target.provider].token
         {
             token.refuse(lane.lease);
         }
-        target.breaker.end(lane.pass.take().unwrap_or(Pass::Normal), outcome, cx.now);
+        breaker.end(lane.pass.take().unwrap_or(Pass::Normal), outcome, cx.now);
+        self.settle_speed(lane, failure, cx);
     }
+
+    /// Tells the target's measures: how soon the first content came, or that none came for so long, or
+    /// that it failed. What ended for the client's sake says only how long was waited.
+    fn settle_speed(&self, lane: &Lane, failure: Option<Failure>, cx: &Cx<'_>) {
+        let speed = &cx.table.targets[self.plan.attempts[usize::from(lane.attempt)].target].speed;
+        let records = self.ledger.as_ref().map(|ledger| &ledger.attempts);
+        let began = records.and_then(|records| records.get(usize::from(lane.record)));
+        let Some(began) = began.map(|record| record.began) else { return };
+        // A whole answer shows nothing before its end: its time is another measure.
+        let streams = self.ask.stream;
+        match (failure, lane.first) {
+            (None, Some(first)) if streams => speed.first(first - began, cx.now),
+            (None, _) => {}
+            (Some(failure), None) if streams && is_patience(failure.fault) => {
+                speed.waited(cx.now - began, cx.now);
+                if failure.fault == Fault::ContentTimeout || failure.fault == Fault::HeadTimeout {
+                    speed.failed(cx.now);
+                }
+            }
+            (Some(failure), _) if answer::is_clients(failure) => {}
+            (Some(failure), _) if failure.fault.is_ours() => {}
+            (Some(_), _) => speed.failed(cx.now),
+        }
+    }
+
+    /// Tells how many tokens came in how long, and whose cache holds this conversation now.
+    pub(super) fn settle_rate(&self, lane: &Lane, cx: &Cx<'_>) {
+        let id = self.plan.attempts[usize::from(lane.attempt)].target;
+        let target = &cx.table.targets[id];
+        let usage = lane.stream.usage();
+        if let (true, Some(first)) = (self.ask.stream, lane.first) {
+            let counted = usage.as_ref().map_or(0, |usage| usage.completion);
+            target.speed.rate(counted.max(u64::from(lane.contents)), cx.now - first);
+        }
+        if target.model.is_some() {
+            let demand = &self.ask.demand;
+            let counted = usage.map_or(0, |usage| usage.prompt);
+            let prompt = u32::try_from(counted).unwrap_or(u32::MAX).max(demand.least());
+            cx.table.affinity.note(demand.thread, id, prompt, cx.now);
+        }
+    }
+}
+
+/// Whether an attempt ended because nobody waited for it any longer: a time-out, a lost race, a client
+/// that left.
+fn is_patience(fault: Fault) -> bool {
+    matches!(
+        fault,
+        Fault::ContentTimeout
+            | Fault::HeadTimeout
+            | Fault::Deadline
+            | Fault::Total
+            | Fault::ClientGone
+            | Fault::LostRace
+    )
 }
 
 /// How a provider's credential is told.

@@ -8,7 +8,7 @@ use crate::base::tick::Tick;
 use crate::exchange::answer::{self, Answer, Cooling, Framing};
 use crate::exchange::attempts::attempt_name;
 use crate::exchange::ledger::Ending;
-use crate::exchange::phase::{LaneId, Phase};
+use crate::exchange::phase::{Lane, LaneId, Phase};
 use crate::exchange::{Cx, Down, Exchange, Output};
 use crate::route::health::Standing;
 use crate::wire::http1::emit;
@@ -23,11 +23,11 @@ impl Exchange {
         };
         debug_assert!(at == id);
         self.close_record(&lane, None, cx);
+        self.settle_rate(&lane, cx);
         if let Some(ledger) = &mut self.ledger {
             ledger.ending = Ending::Good;
-            ledger.events = lane.events;
-            ledger.usage = lane.stream.usage();
         }
+        self.count(&lane, cx);
         let reusable = lane.sent && lane.head_keeps;
         self.outputs.push_back(match lane.body.is_done() {
             true if reusable => Output::Release { lane: id },
@@ -54,9 +54,8 @@ impl Exchange {
         let said = lane.stream.said();
         if let Some(ledger) = &mut self.ledger {
             ledger.ending = Ending::Cut(failure.fault);
-            ledger.events = lane.events;
-            ledger.usage = lane.stream.usage();
         }
+        self.count(&lane, cx);
         let name = self.attempt_name(lane.attempt, cx);
         if lane.is_event_stream() {
             let id = self.ledger.as_ref().map_or("", |ledger| &ledger.id);
@@ -68,6 +67,20 @@ impl Exchange {
             self.keep = false;
             self.down.sealed = true;
             self.down.framing = Framing::Close;
+        }
+    }
+
+    /// What the answer consisted of, and what it cost.
+    fn count(&mut self, lane: &Lane, cx: &Cx<'_>) {
+        let Some(ledger) = &mut self.ledger else { return };
+        ledger.events = lane.events;
+        ledger.usage = lane.stream.usage();
+        let attempt = self.plan.attempts.get(usize::from(lane.attempt));
+        let price = attempt.and_then(|attempt| cx.table.price_of(attempt));
+        if let (Some(price), Some(usage)) = (price, ledger.usage) {
+            let fresh = usage.prompt.saturating_sub(usage.cached).saturating_sub(usage.cache_write);
+            let cost = price.charge(fresh, usage.cached, usage.cache_write, usage.completion);
+            ledger.cost_nanos = Some(cost);
         }
     }
 
@@ -92,7 +105,7 @@ impl Exchange {
         let mut soonest = Tick::NEVER;
         let mut limited = false;
         for attempt in &self.plan.attempts {
-            let standing = cx.table.targets[attempt.target].breaker.standing(cx.now);
+            let standing = cx.table.breaker(attempt).standing(cx.now);
             let Standing::Cooling { until, status } = standing else { return None };
             soonest = soonest.min(until);
             limited |= status == 429;
@@ -154,10 +167,7 @@ impl Exchange {
         if let Phase::Relaying { at, lane } = phase {
             self.outputs.push_back(Output::Hangup { lane: at });
             self.close_record(&lane, Some(failure), cx);
-            if let Some(ledger) = &mut self.ledger {
-                ledger.events = lane.events;
-                ledger.usage = lane.stream.usage();
-            }
+            self.count(&lane, cx);
         }
         self.body = Buf::new();
         self.down = Down { sealed: true, ended: true, ..Down::default() };

@@ -182,6 +182,8 @@ pub struct Ledger {
     pub bytes_out: u64,
     /// Token counts, if the provider told them.
     pub usage: Option<Usage>,
+    /// What it cost by the catalogue's price, in billionths of a US dollar, if price and counts are known.
+    pub cost_nanos: Option<u64>,
     /// Bytes received from providers that no client saw: failed attempts, lost races, cancels.
     pub wasted: u64,
     /// Whether an extra attempt was refused by the retry budget.

@@ -23,8 +23,8 @@ use crate::wire::aws_event::{self, Unsound};
 use crate::wire::http1::body::Body;
 use crate::wire::http1::emit;
 use crate::wire::http1::head::{self, ResponseHead};
-use crate::wire::lines;
 use crate::wire::sse::Frame;
+use crate::wire::{Span, json, lines};
 
 /// What a lane needs to know of its exchange.
 pub(super) struct Reads<'a> {
@@ -157,6 +157,9 @@ impl Lane {
             Reading::Whole | Reading::Opaque => {
                 self.held.extend(payload.as_slice());
                 if self.held.len() > reads.rules.answer_max as usize {
+                    if reading == Reading::Whole && !self.pass_over(reads) {
+                        return Pumped::Bad(Failure::of(Fault::AnswerTooLarge));
+                    }
                     self.stage = Stage::Body(Reading::Raw);
                     self.ripen(CommittedBy::AnswerFull);
                 }
@@ -181,6 +184,27 @@ impl Lane {
                 Pumped::More
             }
         }
+    }
+
+    /// An answer is too large to be held: makes its beginning fit to be passed on, if the rest needs no
+    /// translation.
+    fn pass_over(&mut self, reads: &Reads<'_>) -> bool {
+        if !self.stream.speaks(self.told.dialect()) {
+            return false;
+        }
+        let begun = self.held.as_slice();
+        let object = json::Value { kind: json::Kind::Object, span: Span::new(0, begun.len()) };
+        // What has come so far is no whole object; its members are, but for the last one.
+        let model = json::members(begun, object).find(|member| member.is(begun, "model"));
+        if let Some(model) = model.filter(|model| model.value.kind == json::Kind::String) {
+            let range = std::ops::Range::from(model.value.span);
+            let mut renamed = Buf::with_capacity(begun.len() + reads.shown.len());
+            renamed.extend(&begun[..range.start]);
+            json::write_string(&mut renamed, reads.shown);
+            renamed.extend(&begun[range.end..]);
+            self.held = renamed;
+        }
+        true
     }
 
     /// Reads all whole events of `payload` (and of what was torn before it).
@@ -338,6 +362,9 @@ impl Lane {
             Ok(Mark::End) => return self.finish(reads),
             Ok(Mark::Event) => self.note(false, reads),
             Ok(Mark::Content) => self.note(true, reads),
+        }
+        if self.told.is_overlong() {
+            return Pumped::Bad(Failure::of(Fault::FrameTooLarge));
         }
         self.check_hold(reads);
         Pumped::More

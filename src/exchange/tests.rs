@@ -122,6 +122,7 @@ fn ledger() -> Ledger {
         bytes_in: 0,
         bytes_out: 0,
         usage: None,
+        cost_nanos: None,
         wasted: 0,
         budget_spent: false,
         opened: false,
@@ -664,6 +665,20 @@ fn rate_limits_everywhere_are_told_with_the_shortest_wait() {
 }
 
 #[test]
+fn what_an_answer_cost_stands_in_the_ledger() {
+    let usage = "data: {\"id\":\"c1\",\"choices\":[],\"usage\":{\"prompt_tokens\":1000,\"completion_tokens\":200,\"total_tokens\":1200,\"prompt_tokens_details\":{\"cached_tokens\":400}}}\n\n";
+    let text = [HEAD, &role(), &event("one"), &finish(), usage, DONE].concat();
+    let mut world = World::new("", vec![say(&text)]);
+    assert_eq!(world.run(true).ledger.cost_nanos, None, "the price is not known");
+    let target = world.table.targets.iter_mut().next().unwrap().1;
+    let price = config::Price { input: 2.0, output: 8.0, cached: Some(0.5), write: None };
+    target.facts.price = Some(price);
+    world.acts = vec![say(&text)];
+    // 600 at 2, 400 at 0.5 and 200 at 8 dollars for a million.
+    assert_eq!(world.run(true).ledger.cost_nanos, Some(3_000_000));
+}
+
+#[test]
 fn commit_policies_release_when_they_say() {
     let hung = [HEAD, &role(), &event("one"), &event("two")].concat();
     let hung_act = || hang(&hung);
@@ -787,12 +802,12 @@ fn whole_answers_are_held_whole() {
 
 #[test]
 fn an_answer_over_its_limit_commits_there() {
-    let body = format!("{{\"text\":\"{}\"}}", "y".repeat(5000));
+    let body = format!("{{\"id\":\"c\",\"model\":\"up\",\"text\":\"{}\"}}", "y".repeat(5000));
     let answer = status(200, "content-type: application/json\r\n", &body);
     let mut world = World::new("answer_max = \"4KiB\"\n", vec![say(&answer)]);
     world.piece = 1000;
     let report = world.run(false);
-    assert_eq!(report.text(), body);
+    assert_eq!(report.text(), body.replace("\"up\"", "\"m\""));
     assert_eq!(report.ledger.committed.map(|c| c.1), Some(CommittedBy::AnswerFull));
 }
 

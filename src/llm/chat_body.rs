@@ -85,7 +85,7 @@ pub fn thinks(model: &str) -> bool {
 }
 
 /// How much thinking a number of tokens is, in the three words that everyone knows.
-fn effort_of(budget: u64) -> &'static str {
+pub fn effort_of(budget: u64) -> &'static str {
     match budget {
         0 => "none",
         1..=4096 => "low",

@@ -9,6 +9,7 @@ use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::{Ms, UnixMs};
+use crate::llm::dialects::Dialect;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::quirks::Fate;
 use crate::llm::request::{Ask, Surface};
@@ -141,6 +142,12 @@ pub trait Provider: Default {
     /// Whether requests can be written for it. A kind that can't is read by `translate` alone, and is
     /// no kind of the config.
     const SENDS: bool = true;
+
+    /// Whether its whole answers are in this dialect, so that one which is too large to be held can be
+    /// passed on as it comes. One in another format can't be told before its end.
+    fn speaks(&self, _dialect: Dialect) -> bool {
+        false
+    }
 
     /// How its streams are framed.
     const FRAMING: Framing = Framing::Sse;

@@ -18,6 +18,7 @@ use smallvec::SmallVec;
 use crate::base::buf::Buf;
 use crate::base::limits;
 use crate::base::tick::Ms;
+use crate::llm::demand::{self, Demand};
 use crate::llm::dialects::{self, Dialect};
 use crate::llm::prompt::{Prompt, Unreadable};
 use crate::wire::json::{self, Kind, Member, Top, Value};
@@ -169,8 +170,19 @@ pub fn cut_members(members: &[Member], cuts: &[usize], edits: &mut SmallVec<[Edi
     }
 }
 
+/// `provider.sort`: what targets are ranked by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sort {
+    /// The cheapest first.
+    Price,
+    /// The most tokens a second first.
+    Throughput,
+    /// The soonest first content first.
+    Latency,
+}
+
 /// The routing part of `provider: {...}`, OpenRouter's vocabulary.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Prefs {
     /// These providers first.
     pub order: Vec<String>,
@@ -180,6 +192,12 @@ pub struct Prefs {
     pub ignore: Vec<String>,
     /// `allow_fallbacks: false` was sent.
     pub no_fallbacks: bool,
+    /// What targets are ranked by.
+    pub sort: Option<Sort>,
+    /// US dollars for a million tokens of prompt and of answer at most.
+    pub max_price: Option<(f64, f64)>,
+    /// Only targets that are known to do what is needed.
+    pub require: bool,
 }
 
 /// What goes upstream beside the body.
@@ -196,7 +214,7 @@ pub struct Envelope {
 }
 
 /// What a request asks for.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Ask {
     /// Where it came to.
     pub surface: Surface,
@@ -212,6 +230,8 @@ pub struct Ask {
     pub include_usage: bool,
     /// The client's own deadline.
     pub deadline: Option<Ms>,
+    /// What it demands of a model.
+    pub demand: Demand,
     /// What changes in the body, in order.
     pub edits: SmallVec<[Edit; 4]>,
     /// Method, path and fields.
@@ -269,6 +289,10 @@ impl Ask {
             }
         }
         ask.finish(surface, &seen)?;
+        // Elsewhere the same words mean other things: `n` images, say.
+        if surface.is_understood() || surface == Surface::Explain {
+            ask.demand = demand::read(body, &members);
+        }
         cut_members(&members, &cuts, &mut ask.edits);
         ask.edits.sort_by_key(|edit| edit.range().start);
         Ok(ask)
@@ -297,11 +321,15 @@ impl Ask {
             let message = "the request must name a model in \"model\"";
             return Err(AskFault::new("missing_required_parameter", Some("model"), message));
         }
+        // Their answers always have the counts.
+        self.include_usage |= matches!(surface, Surface::Messages | Surface::Responses);
         let required = match surface {
             Surface::Chat | Surface::Messages | Surface::CountTokens => "messages",
-            Surface::Embeddings | Surface::Responses => "input",
-            // OpenAI gives `prompt` a default, and vendors know other fields in its place.
+            Surface::Embeddings => "input",
+            // OpenAI gives `prompt` a default, and vendors know other fields in its place; an answer may
+            // go on from what is stored.
             Surface::Completions
+            | Surface::Responses
             | Surface::Other
             | Surface::Models
             | Surface::Explain
@@ -311,14 +339,10 @@ impl Ask {
             let message = format!("the request must have \"{required}\"");
             return Err(AskFault::new("missing_required_parameter", Some(required), message));
         }
-        if surface == Surface::Messages {
-            // Its answers always have the counts.
-            self.include_usage = true;
-            if !seen.contains(&"max_tokens") {
-                // In that API's own words.
-                let (param, message) = (Some("max_tokens"), "max_tokens: Field required");
-                return Err(AskFault::new("missing_required_parameter", param, message));
-            }
+        if surface == Surface::Messages && !seen.contains(&"max_tokens") {
+            // In that API's own words.
+            let (param, message) = (Some("max_tokens"), "max_tokens: Field required");
+            return Err(AskFault::new("missing_required_parameter", param, message));
         }
         Ok(())
     }
@@ -367,21 +391,68 @@ fn prefs(body: &[u8], object: Value) -> Result<Prefs, AskFault> {
             "order" => prefs.order = strings(body, member.value, &param)?,
             "only" => prefs.only = strings(body, member.value, &param)?,
             "ignore" => prefs.ignore = strings(body, member.value, &param)?,
-            "allow_fallbacks" => match member.value.kind {
-                Kind::True | Kind::Null => {}
-                Kind::False => prefs.no_fallbacks = true,
-                _ => return Err(wrong_type(&param, "a boolean")),
-            },
+            "allow_fallbacks" => {
+                prefs.no_fallbacks = flag(member.value, &param)? == Some(false);
+            }
+            "require_parameters" => prefs.require = flag(member.value, &param)? == Some(true),
+            "sort" => prefs.sort = sort(body, member.value)?,
+            "max_price" => prefs.max_price = max_price(body, member.value)?,
             _ => {
                 let message = format!(
-                    "\"{param}\" is not known here; known are provider.order, only, ignore and \
-                     allow_fallbacks"
+                    "\"{param}\" is not known here; known are provider.order, only, ignore, \
+                     allow_fallbacks, sort, max_price and require_parameters"
                 );
                 return Err(AskFault::new("unsupported_parameter", Some(&param), message));
             }
         }
     }
     Ok(prefs)
+}
+
+fn flag(value: Value, param: &str) -> Result<Option<bool>, AskFault> {
+    match value.kind {
+        Kind::Null => Ok(None),
+        Kind::True => Ok(Some(true)),
+        Kind::False => Ok(Some(false)),
+        _ => Err(wrong_type(param, "a boolean")),
+    }
+}
+
+fn sort(body: &[u8], value: Value) -> Result<Option<Sort>, AskFault> {
+    if value.kind == Kind::Null {
+        return Ok(None);
+    }
+    match &*text(body, value, "provider.sort")? {
+        "price" => Ok(Some(Sort::Price)),
+        "throughput" => Ok(Some(Sort::Throughput)),
+        "latency" => Ok(Some(Sort::Latency)),
+        _ => Err(wrong_type("provider.sort", "price, throughput or latency")),
+    }
+}
+
+/// `{"prompt": 1, "completion": 2}`, each a number or one in quotes; what is not named has no limit.
+fn max_price(body: &[u8], object: Value) -> Result<Option<(f64, f64)>, AskFault> {
+    let wrong = || wrong_type("provider.max_price", "an object of prices: prompt and completion");
+    if object.kind == Kind::Null {
+        return Ok(None);
+    }
+    if object.kind != Kind::Object {
+        return Err(wrong());
+    }
+    let (mut prompt, mut output) = (f64::INFINITY, f64::INFINITY);
+    for member in json::members(body, object) {
+        let price = match &*member.name(body) {
+            "prompt" => &mut prompt,
+            "completion" => &mut output,
+            _ => return Err(wrong()),
+        };
+        let value = match member.value.kind {
+            Kind::String => json::text(body, member.value).and_then(|text| text.parse().ok()),
+            _ => json::as_f64(body, member.value),
+        };
+        *price = value.filter(|value| *value >= 0.0).ok_or_else(wrong)?;
+    }
+    Ok(Some((prompt, output)))
 }
 
 fn strings(body: &[u8], array: Value, param: &str) -> Result<Vec<String>, AskFault> {
@@ -427,7 +498,10 @@ struct Known {
 }
 
 fn check_kind(known: &Known, value: Value, surface: Surface) -> Result<(), AskFault> {
-    let checked = surface.is_understood() || matches!(known.name, "model" | "models" | "provider");
+    // A stored prompt has another shape than a text to go on from.
+    let is_stored = surface == Surface::Responses && known.name == "prompt";
+    let checked = surface.is_understood() && !is_stored
+        || matches!(known.name, "model" | "models" | "provider");
     let bool_like = [Kind::True, Kind::False];
     let fits = known.takes.iter().any(|kind| {
         *kind == value.kind || (bool_like.contains(kind) && bool_like.contains(&value.kind))

@@ -39,6 +39,14 @@ impl Piece<'_> {
         }
     }
 
+    /// Its bytes, before any escaping.
+    pub fn len(&self) -> usize {
+        match self {
+            Piece::Raw(raw) => raw.len(),
+            Piece::Text(text) => text.len(),
+        }
+    }
+
     /// Writes it as the inside of a JSON string.
     pub fn write(&self, out: &mut Buf) {
         match self {
@@ -136,6 +144,11 @@ impl Told {
     /// Whether every choice that began has its finish.
     pub fn is_finished(&self) -> bool {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
+    }
+
+    /// Whether a stream whose end repeats it has become longer than an answer may be.
+    pub fn is_overlong(&self) -> bool {
+        self.responses.kept() > limits::ANSWER_BYTES_MAX
     }
 
     pub(in crate::llm) fn choice(&mut self, index: u32) -> &mut Choice {

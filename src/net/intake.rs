@@ -13,6 +13,7 @@ use crate::base::buf::Buf;
 use crate::base::ids::{Id as _, KeyId};
 use crate::base::tick::Ms;
 use crate::config::Commit;
+use crate::config::catalog::Use;
 use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::{Ending, Ledger};
 use crate::exchange::{Cx, Exchange, Job};
@@ -20,9 +21,9 @@ use crate::llm::dialects::{ErrorText, messages_prompt};
 use crate::llm::estimate;
 use crate::llm::prompt::Unreadable;
 use crate::llm::providers::Kind;
-use crate::llm::request::{Ask, AskFault, Envelope, Surface};
+use crate::llm::request::{Ask, AskFault, Envelope, Sort, Surface};
 use crate::net::core::{Core, Snapshot};
-use crate::route::{self, Refusal, Wish};
+use crate::route::{self, By, MaxPrice, Refusal, Wish};
 use crate::rt::Rt;
 use crate::wire::http1::head::{self, Method, RequestHead};
 
@@ -63,6 +64,7 @@ pub(super) fn blank_ledger<R: Rt>(core: &Core<R>) -> Ledger {
         bytes_in: 0,
         bytes_out: 0,
         usage: None,
+        cost_nanos: None,
         wasted: 0,
         budget_spent: false,
         opened: false,
@@ -139,6 +141,7 @@ impl Intake {
     fn surface(&mut self, method: Method, path: &str) -> Result<Surface, Answer> {
         let (surface, allowed): (Surface, &'static str) = match path {
             "/v1/chat/completions" => (Surface::Chat, "POST"),
+            "/v1/responses" => (Surface::Responses, "POST"),
             "/v1/messages" => (Surface::Messages, "POST"),
             "/v1/messages/count_tokens" => (Surface::CountTokens, "POST"),
             "/v1/completions" => (Surface::Completions, "POST"),
@@ -238,6 +241,13 @@ fn plan<R: Rt>(
     let turn = core.next_turn();
     if surface == Surface::Explain || intake.dry_run {
         let explained = route::explain(cx.table, &wish, turn, cx.now);
+        // What would be refused without a look at any target is refused here too; a dry run is answered
+        // as dispatch would answer it.
+        if let Err(refusal) = &explained.plan
+            && (surface != Surface::Explain || *refusal == Refusal::UnknownModel)
+        {
+            return Err(unroutable(refusal, &wish));
+        }
         return Err(Answer::json(explained.to_json().to_string().into_bytes()));
     }
     let mut plan = route::pick(cx.table, &wish, turn, cx.now)
@@ -281,7 +291,19 @@ pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish {
         commit,
         deadline: ask.deadline,
         passthrough: ask.model.is_empty() && ask.models.is_empty(),
-        ..Wish::default()
+        demand: ask.demand,
+        sort: ask.prefs.sort.map(|sort| match sort {
+            Sort::Price => By::Price,
+            Sort::Throughput => By::Throughput,
+            Sort::Latency => By::Latency,
+        }),
+        max_price: ask.prefs.max_price.map(|(prompt, output)| MaxPrice { prompt, output }),
+        require: ask.prefs.require,
+        purpose: match ask.surface {
+            Surface::Embeddings => Some(Use::Embedding),
+            surface if surface.is_conversation() || ask.demand.chats => Some(Use::Chat),
+            _ => None,
+        },
     }
 }
 
@@ -304,9 +326,14 @@ fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
             error(404, &message, Some("model"), "model_not_found")
         }
         Refusal::NothingLeft => {
-            let message =
-                "provider.only, ignore and allow_fallbacks leave no provider for this model";
+            let message = "provider.only, ignore, max_price and allow_fallbacks leave no provider \
+                           for this model";
             error(404, message, Some("provider"), "no_provider_left")
+        }
+        Refusal::Unfit(lacks) => {
+            let is_window = lacks.iter().all(|(_, lack)| lack.window.is_some());
+            let code = if is_window { "context_length_exceeded" } else { "no_compatible_target" };
+            error(400, &refusal.text(), None, code)
         }
         Refusal::Cooling { retry_after, status } => {
             let text = ErrorText {

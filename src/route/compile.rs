@@ -7,18 +7,27 @@ use std::sync::Arc;
 use super::budget::Budget;
 use super::health::Breaker;
 use super::plan::{Endpoint, Line, ModelRow, ProviderRow, RouteRow, Table, Target};
+use super::speed::Speed;
 use super::token::Token;
-use crate::base::ids::{EndpointId, ProviderId, TargetId};
-use crate::config::{Config, Model, Patch, Problem, Provider, Settings, TargetSpec};
+use crate::base::ids::{EndpointId, ModelId, ProviderId, TargetId};
+use crate::config::{
+    Config, Model, Patch, Policy, Problem, Provider, Settings, TargetSpec, catalog,
+};
 
 /// Compiles a config. Breakers of `previous` are carried over where name, endpoint and credential are
 /// the same (under another rule they start closed, and keep their cool-down), budgets where name and
-/// rule are, access tokens where name and account are.
+/// rule are, access tokens where name and account are, measures of speed where name and endpoint are.
 ///
 /// # Errors
 /// More providers, targets or models than an id can count; a target with two different breakers.
 pub fn compile(config: &Config, previous: Option<&Table>) -> Result<Table, Vec<Problem>> {
-    let mut maker = Maker { config, previous, table: Table::default(), ids: BTreeMap::new() };
+    let mut maker = Maker {
+        config,
+        previous,
+        table: Table::default(),
+        ids: BTreeMap::new(),
+        speeds: BTreeMap::new(),
+    };
     let mut problems = Vec::new();
     for (_, provider) in config.providers.iter() {
         maker.provider(provider);
@@ -30,6 +39,7 @@ pub fn compile(config: &Config, previous: Option<&Table>) -> Result<Table, Vec<P
         maker.wildcard(ProviderId(id as u16));
     }
     maker.routes();
+    maker.built_in();
     let mut table = maker.table;
     table.passthrough = config.passthrough;
     let rows = [
@@ -56,7 +66,17 @@ struct Maker<'a> {
     table: Table,
     /// Targets by provider, upstream model and key: names alone could meet, as `m#2` and key 2 of `m`.
     ids: BTreeMap<(ProviderId, Option<String>, usize), TargetId>,
+    /// Measures by provider and upstream model: keys share them.
+    speeds: BTreeMap<(ProviderId, Option<String>), Arc<Speed>>,
 }
+
+/// The routes that need no config: over every model.
+const BUILT_IN: &[(&str, Policy)] = &[
+    ("firstbyte/auto", Policy::Balanced),
+    ("firstbyte/cheapest", Policy::Cheapest),
+    ("firstbyte/fastest", Policy::Fastest),
+    ("firstbyte/balanced", Policy::Balanced),
+];
 
 impl Maker<'_> {
     fn provider(&mut self, provider: &Provider) {
@@ -78,13 +98,21 @@ impl Maker<'_> {
             endpoint,
             authority: provider.base.authority().into(),
             path: provider.base.path.as_str().into(),
+            vendor: provider
+                .vendor
+                .or_else(|| catalog::vendor_of(provider.kind, &provider.base.host)),
             aws: provider.aws.clone(),
             api_version: provider.api_version.as_deref().map(Arc::from),
+            responses: provider.responses,
             token,
             budget: kept.unwrap_or_else(|| Arc::new(Budget::new(rule))),
             wildcard: Vec::new(),
         });
         self.table.provider_by_name.insert(name, id);
+        for known in self.config.catalog.iter().filter(|known| known.provider == id) {
+            let facts = provider.facts(id, &known.model, &self.config.catalog);
+            self.table.facts_by_name.insert((id, known.model.as_str().into()), facts);
+        }
     }
 
     fn endpoint(&mut self, provider: &Provider) -> EndpointId {
@@ -136,15 +164,59 @@ impl Maker<'_> {
                 }
                 let lines = model.targets.iter().flat_map(|spec| {
                     let settings = Arc::new(self.settings(spec, model, &route.settings));
-                    self.lines(spec.provider, Some(&spec.model), &settings)
+                    let mut lines = self.lines(spec.provider, Some(&spec.model), &settings);
+                    lines.iter_mut().for_each(|line| self.own_breaker(&route.name, line));
+                    lines
                 });
                 (*id, lines.collect())
             });
             let models = models.collect();
             let name: Arc<str> = route.name.as_str().into();
             self.table.route_by_name.insert(name.clone(), self.table.routes.len());
-            self.table.routes.push(RouteRow { name, models });
+            let (policy, weights) = (route.policy, route.weights.clone());
+            self.table.routes.push(RouteRow { name, policy, weights, models });
         }
+    }
+
+    /// Every target once, under the first model that names it.
+    fn built_in(&mut self) {
+        let mut seen = std::collections::BTreeSet::new();
+        let models: Vec<(ModelId, Vec<Line>)> = self
+            .table
+            .models
+            .iter()
+            .map(|(id, row)| {
+                let own = row.lines.iter().filter(|line| seen.insert(line.target.0));
+                (id, own.cloned().collect())
+            })
+            .collect();
+        self.table.built_in = BUILT_IN
+            .iter()
+            .map(|(name, policy)| RouteRow {
+                name: (*name).into(),
+                policy: *policy,
+                weights: Vec::new(),
+                models: models.clone(),
+            })
+            .collect();
+    }
+
+    /// Gives a route's line a breaker of its own where the route's rule is not the target's.
+    fn own_breaker(&mut self, route: &str, line: &mut Line) {
+        let (target, rule) = (&self.table.targets[line.target], line.settings.breaker);
+        if target.breaker.rule() == rule {
+            return;
+        }
+        let name: Arc<str> = format!("{route} {}", target.name).into();
+        let kept = self.previous.and_then(|table| {
+            let known = |(known, old): &&(Arc<str>, Arc<Breaker>)| {
+                *known == name && old.rule() == rule && old.is_beside(&target.breaker)
+            };
+            table.own_breakers.iter().find(known).map(|(_, old)| old.clone())
+        });
+        let breaker = kept.unwrap_or_else(|| Arc::new(target.breaker.beside(rule)));
+        line.own = u16::try_from(self.table.own_breakers.len()).ok();
+        self.table.own_breakers.push((name, breaker));
     }
 
     /// Target over route over model over provider over defaults.
@@ -182,7 +254,7 @@ impl Maker<'_> {
                     target
                 }
             };
-            lines.push(Line { target, settings: settings.clone() });
+            lines.push(Line { target, settings: settings.clone(), own: None });
         }
         lines
     }
@@ -195,20 +267,42 @@ impl Maker<'_> {
         name: Arc<str>,
         settings: &Settings,
     ) -> TargetId {
+        let provider = &self.config.providers[id];
+        let facts = model.map(|model| provider.facts(id, model, &self.config.catalog));
         let mut target = Target {
             name,
             provider: id,
             endpoint: self.table.providers[id].endpoint,
             model: model.map(Arc::from),
-            key: self.config.providers[id].keys.get(index).cloned(),
+            key: provider.keys.get(index).cloned(),
             key_index: u16::try_from(index).unwrap_or(u16::MAX),
+            facts: facts.unwrap_or_default(),
             breaker: Arc::new(Breaker::new(settings.breaker)),
+            speed: Arc::default(),
+        };
+        let what = (id, model.map(str::to_owned));
+        target.speed = match self.speeds.get(&what) {
+            Some(speed) => speed.clone(),
+            None => {
+                let speed = self.kept_speed(&target).unwrap_or_default();
+                self.speeds.insert(what, speed.clone());
+                speed
+            }
         };
         if let Some(old) = self.kept_breaker(&target) {
             let same_rule = old.rule() == settings.breaker;
             target.breaker = if same_rule { old } else { Arc::new(old.renewed(settings.breaker)) };
         }
         self.table.targets.push(target)
+    }
+
+    /// The measures of this target before the reload: same name and place.
+    fn kept_speed(&self, target: &Target) -> Option<Arc<Speed>> {
+        let previous = self.previous?;
+        let same = |old: &Target| old.name == target.name && old.model == target.model;
+        let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
+        let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
+        same_place.then(|| old.speed.clone())
     }
 
     /// The breaker that knew this target before the reload: same name, place and credential.
@@ -221,5 +315,91 @@ impl Maker<'_> {
             (&previous.providers[old.provider].aws, &self.table.providers[target.provider].aws);
         let same_key = old.key == target.key && signers.0 == signers.1;
         (same_place && same_key).then(|| old.breaker.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::tick::{Ms, Tick};
+    use crate::config;
+    use crate::route::health::{Outcome, Standing};
+    use crate::route::{Wish, pick};
+
+    const NOW: Tick = Tick(1_000_000_000);
+
+    const TEXT: &str = "[providers.p]\nkind = \"openai\"\nkeys = [\"env:A\", \"env:B\"]\n\
+        [models.m]\ntargets = [\"p/m\"]\nhedge_after = \"p95\"\nfirst_content_timeout = \"auto\"\n\
+        [routes.touchy]\nmodels = [\"m\"]\nbreaker = { failures = 1 }\n";
+
+    fn table(text: &str, previous: Option<&Table>) -> Table {
+        let config = config::load(text, &|reference| Ok(reference.to_string().into_bytes()));
+        compile(&config.unwrap(), previous).unwrap()
+    }
+
+    fn wish(model: &str) -> Wish {
+        Wish { model: model.into(), stream: true, ..Wish::default() }
+    }
+
+    fn fail(table: &Table, model: &str) {
+        let plan = pick(table, &wish(model), 0, NOW).unwrap();
+        let breaker = table.breaker(&plan.attempts[0]);
+        breaker.end(breaker.begin(NOW), Outcome::Bad, NOW);
+    }
+
+    #[test]
+    fn a_route_may_have_a_breaker_of_its_own() {
+        let old = table(TEXT, None);
+        fail(&old, "touchy");
+        let standings = |table: &Table, model: &str| {
+            let plan = pick(table, &wish(model), 0, NOW).unwrap();
+            plan.attempts.iter().map(|a| table.breaker(a).standing(NOW)).collect::<Vec<_>>()
+        };
+        let open = Standing::Open { until: NOW + Ms(5_000) };
+        // The failed key went to the end of the route's plan, and nowhere else.
+        assert_eq!(standings(&old, "touchy"), [Standing::Ready, open]);
+        assert_eq!(standings(&old, "m"), [Standing::Ready; 2]);
+        // A reload keeps it; another rule starts it anew.
+        let new = table(TEXT, Some(&old));
+        assert_eq!(standings(&new, "touchy"), [Standing::Ready, open]);
+        let other = table(&TEXT.replace("failures = 1", "failures = 2"), Some(&old));
+        assert_eq!(standings(&other, "touchy"), [Standing::Ready; 2]);
+    }
+
+    #[test]
+    fn a_cool_down_holds_for_every_rule_and_for_one_key() {
+        let table = table(TEXT, None);
+        let plan = pick(&table, &wish("touchy"), 0, NOW).unwrap();
+        table.breaker(&plan.attempts[0]).cool(NOW + Ms(9_000), 429);
+        for model in ["m", "touchy"] {
+            let names: Vec<_> = pick(&table, &wish(model), 0, NOW)
+                .unwrap()
+                .attempts
+                .iter()
+                .map(|attempt| table.targets[attempt.target].name.to_string())
+                .collect();
+            assert_eq!(names, ["p/m#2", "p/m"], "{model}");
+        }
+    }
+
+    #[test]
+    fn times_come_from_the_targets_own_measures() {
+        let table = table(TEXT, None);
+        let attempt = |table: &Table| pick(table, &wish("m"), 0, NOW).unwrap().attempts[0].clone();
+        let fresh = attempt(&table);
+        assert_eq!((fresh.hedge, fresh.first, fresh.head), (None, Ms(20_000), Ms(20_000)));
+        let speed = &table.targets[fresh.target].speed;
+        (0..95).for_each(|_| speed.first(Ms(1_000), NOW));
+        (0..5).for_each(|_| speed.first(Ms(1_500), NOW));
+        let measured = attempt(&table);
+        let hedge = measured.hedge.unwrap();
+        assert!((1_000..1_400).contains(&hedge.0), "{hedge:?}");
+        assert!((4_500..6_000).contains(&measured.first.0), "{:?}", measured.first);
+        assert_eq!(measured.head, measured.first);
+        let whole = Wish { stream: false, ..wish("m") };
+        assert_eq!(pick(&table, &whole, 0, NOW).unwrap().attempts[0].hedge, None);
+        // Measures are of the model there, whichever key, and outlive a reload.
+        let again = self::table(TEXT, Some(&table));
+        assert_eq!(pick(&again, &wish("m"), 1, NOW).unwrap().attempts[0].hedge, measured.hedge);
     }
 }

@@ -16,6 +16,7 @@
 //! A cool-down is what the provider itself asked for with Retry-After: the longest one wins, it is
 //! never shortened, and a success does not end it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::ring::Ring;
@@ -104,7 +105,8 @@ pub struct Counts {
 pub struct Breaker {
     rule: Option<BreakerRule>,
     gate: AtomicU64,
-    cool: AtomicU64,
+    /// Shared with the breakers of the same target under other rules.
+    cool: Arc<AtomicU64>,
     row: AtomicU32,
     good: Ring,
     bad: Ring,
@@ -121,7 +123,7 @@ impl Breaker {
         Breaker {
             rule,
             gate: AtomicU64::new(Gate::Closed.pack()),
-            cool: AtomicU64::new(0),
+            cool: Arc::new(AtomicU64::new(0)),
             row: AtomicU32::new(0),
             good: Ring::new(window),
             bad: Ring::new(window),
@@ -135,14 +137,24 @@ impl Breaker {
     /// A breaker with another rule for the same target: keeps the cool-down and the counters, and
     /// starts closed.
     pub fn renewed(&self, rule: Option<BreakerRule>) -> Breaker {
-        let next = Breaker::new(rule);
-        next.cool.store(self.cool.load(Ordering::SeqCst), Ordering::SeqCst);
+        let next = Breaker { cool: self.cool.clone(), ..Breaker::new(rule) };
         let counts = self.counts();
         next.opened.store(counts.opened, Ordering::Relaxed);
         next.probes.store(counts.probes, Ordering::Relaxed);
         next.extras.store(counts.extras, Ordering::Relaxed);
         next.cooled.store(counts.cooled, Ordering::Relaxed);
         next
+    }
+
+    /// A closed breaker with a rule of its own for the same target: the provider's wish to be left alone
+    /// holds for both.
+    pub fn beside(&self, rule: Option<BreakerRule>) -> Breaker {
+        Breaker { cool: self.cool.clone(), ..Breaker::new(rule) }
+    }
+
+    /// Whether it is of the same target, so that one cool-down holds for both.
+    pub fn is_beside(&self, other: &Breaker) -> bool {
+        Arc::ptr_eq(&self.cool, &other.cool)
     }
 
     /// The rule that it was made with.

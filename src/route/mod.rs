@@ -9,13 +9,19 @@
 //! This floor never opens anything, never sees a byte of a request body, and never decides whether a
 //! failure may be followed by another attempt (that is the exchange's verdict).
 
+pub mod affinity;
 pub mod budget;
 mod compile;
 pub mod explain;
+pub mod fit;
 pub mod health;
+#[cfg(test)]
+mod laws;
 mod pick;
 mod plan;
+mod rank;
 mod ring;
+pub mod speed;
 #[cfg(test)]
 mod tests;
 pub mod token;
@@ -24,6 +30,7 @@ pub use compile::compile;
 pub use explain::{Explained, Reason, Shown, explain};
 pub use pick::pick;
 pub use plan::{
-    Attempt, Endpoint, Line, ModelRow, Needs, Plan, ProviderRow, Refusal, RouteRow, Rules, Table,
-    Target, Why, Wish,
+    Attempt, Endpoint, Line, MaxPrice, ModelRow, Plan, ProviderRow, Refusal, RouteRow, Rules,
+    Table, Target, Why, Wish,
 };
+pub use rank::{By, Figures, Terms};

@@ -18,13 +18,18 @@ use std::sync::Arc;
 
 use smallvec::SmallVec;
 
+use super::affinity::Affinity;
 use super::budget::Budget;
+use super::fit::Lack;
 use super::health::Breaker;
+use super::rank::By;
+use super::speed::Speed;
 use super::token::Token;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, Table as Rows, TargetId};
 use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::{Ms, Tick};
-use crate::config::{Commit, Kind, OnContentPolicy, Settings};
+use crate::config::catalog::{self, Price, Use};
+use crate::config::{Commit, Demand, Facts, Kind, OnContentPolicy, Policy, Settings};
 
 /// What a config compiles to. Immutable but for the atomics of breakers and budgets.
 #[derive(Debug, Default)]
@@ -47,6 +52,14 @@ pub struct Table {
     pub(super) provider_by_name: BTreeMap<Arc<str>, ProviderId>,
     /// The lines of a configured target by `provider/upstream-model`.
     pub(super) direct_by_name: BTreeMap<Arc<str>, Vec<Line>>,
+    /// `firstbyte/auto` and its like: routes over every model, unless the config has one of that name.
+    pub(super) built_in: Vec<RouteRow>,
+    /// What the config says of models, over what the catalogue knows.
+    pub(super) facts_by_name: BTreeMap<(ProviderId, Arc<str>), Facts>,
+    /// Breakers of routes that have a rule of their own, with route and target.
+    pub(super) own_breakers: Vec<(Arc<str>, Arc<Breaker>)>,
+    /// Which target served a conversation last.
+    pub affinity: Affinity,
     /// Where requests go that name no model.
     pub passthrough: Option<ProviderId>,
 }
@@ -55,6 +68,36 @@ impl Table {
     /// What `/v1/models` lists: models, then routes, each in the order of the config.
     pub fn model_names(&self) -> impl Iterator<Item = &Arc<str>> {
         self.models.iter().map(|(_, row)| &row.name).chain(self.routes.iter().map(|row| &row.name))
+    }
+
+    /// The breaker that an attempt is begun and ended with.
+    pub fn breaker(&self, attempt: &Attempt) -> &Breaker {
+        self.breaker_at(attempt.target, attempt.own)
+    }
+
+    pub(super) fn breaker_at(&self, target: TargetId, own: Option<u16>) -> &Breaker {
+        let own = own.and_then(|index| self.own_breakers.get(usize::from(index)));
+        own.map_or(&self.targets[target].breaker, |(_, breaker)| breaker)
+    }
+
+    /// What the attempt's model costs, if that is known.
+    pub fn price_of(&self, attempt: &Attempt) -> Option<Price> {
+        let target = &self.targets[attempt.target];
+        match target.model {
+            Some(_) => target.facts.price,
+            None => self.facts_of(target.provider, &attempt.model).price,
+        }
+    }
+
+    /// What is known of a model that the config does not name.
+    pub(super) fn facts_of(&self, provider: ProviderId, model: &Arc<str>) -> &Facts {
+        const NOTHING: &Facts = &Facts::NOTHING;
+        if let Some(facts) = self.facts_by_name.get(&(provider, model.clone())) {
+            return facts;
+        }
+        let vendor = self.providers[provider].vendor;
+        let entry = vendor.and_then(|vendor| catalog::find(vendor, model));
+        entry.map_or(NOTHING, |entry| &entry.facts)
     }
 }
 
@@ -74,8 +117,12 @@ pub struct Target {
     pub key: Option<Secret>,
     /// Which of the provider's keys it is, from 0.
     pub key_index: u16,
+    /// What is known of the model.
+    pub facts: Facts,
     /// Its health, shared by all cores and kept over reloads.
     pub breaker: Arc<Breaker>,
+    /// How fast the model is there, whatever the key; shared and kept likewise.
+    pub speed: Arc<Speed>,
 }
 
 /// A provider, compiled.
@@ -91,10 +138,14 @@ pub struct ProviderRow {
     pub authority: Arc<str>,
     /// The path prefix without trailing slash.
     pub path: Arc<str>,
+    /// Whose models it serves, in the catalogue's words.
+    pub vendor: Option<&'static str>,
     /// What its requests are signed with; its targets have no keys then.
     pub aws: Option<Arc<AwsKeys>>,
     /// The dated version of Azure's API.
     pub api_version: Option<Arc<str>>,
+    /// It has OpenAI's Responses API beside chat.
+    pub responses: bool,
     /// Where its access tokens are published, if it takes such instead of keys.
     pub token: Option<Arc<Token>>,
     /// Its extra attempts, shared by all cores and kept over reloads.
@@ -132,6 +183,8 @@ pub struct Line {
     pub target: TargetId,
     /// Target over route over model over provider over defaults.
     pub settings: Arc<Settings>,
+    /// Its breaker among the table's `own_breakers`, where a route has another rule than the target.
+    pub(super) own: Option<u16>,
 }
 
 /// A model, compiled.
@@ -150,14 +203,22 @@ pub struct ModelRow {
 pub struct RouteRow {
     /// Its name.
     pub name: Arc<str>,
+    /// How they are ranked.
+    pub policy: Policy,
+    /// Their weights, where the policy has them.
+    pub weights: Vec<u32>,
     /// Its models in order, each with lines that have the route's overrides in them.
     pub models: Vec<(ModelId, Vec<Line>)>,
 }
 
-/// What the request needs of a target. No bit is assigned in this version: every target can serve
-/// every request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct Needs(pub u32);
+/// `provider.max_price`: US dollars for a million tokens.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct MaxPrice {
+    /// Of the prompt.
+    pub prompt: f64,
+    /// Of the answer.
+    pub output: f64,
+}
 
 /// What one request asks of routing, read from its body and headers.
 #[derive(Clone, Debug, PartialEq)]
@@ -181,8 +242,16 @@ pub struct Wish {
     pub commit: Option<Commit>,
     /// `x-firstbyte-deadline-ms`.
     pub deadline: Option<Ms>,
-    /// What a target must be able to do.
-    pub needs: Needs,
+    /// What the request demands of a target.
+    pub demand: Demand,
+    /// `provider.sort`: over every policy.
+    pub sort: Option<By>,
+    /// `provider.max_price`.
+    pub max_price: Option<MaxPrice>,
+    /// `provider.require_parameters`: what is not known to be possible is not assumed.
+    pub require: bool,
+    /// What the model must be for, where the request tells.
+    pub purpose: Option<Use>,
     /// A request whose path or body names no model: goes to the table's `passthrough` provider.
     pub passthrough: bool,
 }
@@ -199,7 +268,11 @@ impl Default for Wish {
             stream: false,
             commit: None,
             deadline: None,
-            needs: Needs::default(),
+            demand: Demand::default(),
+            sort: None,
+            max_price: None,
+            require: false,
+            purpose: None,
             passthrough: false,
         }
     }
@@ -216,6 +289,8 @@ pub struct Attempt {
     pub shown: Arc<str>,
     /// Why it stands where it does.
     pub why: Why,
+    /// Tokens of prompt and answer that the model takes, if that is known.
+    pub window: Option<u32>,
     /// From dial to a usable connection.
     pub connect: Ms,
     /// From the start of the attempt to the head; non-streamed: `answer`.
@@ -228,6 +303,10 @@ pub struct Attempt {
     pub answer: Ms,
     /// Content events a second; 0: off, and for non-streamed answers.
     pub floor: u32,
+    /// Silent for this long, the next attempt starts beside it; streams only.
+    pub hedge: Option<Ms>,
+    /// Its breaker among `own_breakers`, where a route has another rule than the target.
+    pub(super) own: Option<u16>,
 }
 
 /// Why an attempt stands where it does.
@@ -245,6 +324,12 @@ pub enum Why {
     Asked,
     /// Moved to the front by the request's `provider.order`.
     Ordered,
+    /// Ranked by the policy of its route, or by the request's sort.
+    Ranked,
+    /// Put first by its policy to be measured again.
+    Explored,
+    /// It served this conversation last: its prompt cache is warm.
+    Warm,
     /// Moved to the end: its breaker is open.
     MovedOpen,
     /// Moved to the end: it asked to be left alone.
@@ -263,6 +348,9 @@ impl Why {
             Why::Fallback => "fallback",
             Why::Asked => "asked",
             Why::Ordered => "ordered",
+            Why::Ranked => "ranked",
+            Why::Explored => "explored",
+            Why::Warm => "warm",
             Why::MovedOpen => "moved_open",
             Why::MovedCooling => "moved_cooling",
             Why::MovedNoToken => "moved_no_token",
@@ -278,6 +366,9 @@ impl Why {
             Why::Fallback => "fallback model",
             Why::Asked => "named in the request's models",
             Why::Ordered => "put first by the request's provider.order",
+            Why::Ranked => "by its rank",
+            Why::Explored => "tried first to be measured again",
+            Why::Warm => "served this conversation last: its cache is warm",
             Why::MovedOpen => "moved to the end: its breaker is open",
             Why::MovedCooling => "moved to the end: cooling down",
             Why::MovedNoToken => "moved to the end: no access token",
@@ -306,7 +397,6 @@ impl Plan {
                 hold_max: built_in.hold_max_under(built_in.commit),
                 answer_max: built_in.answer_max,
                 open_after: None,
-                hedge_after: None,
                 deadline: built_in.total_timeout,
                 total: built_in.total_timeout,
                 on_content_policy: built_in.on_content_policy,
@@ -327,8 +417,6 @@ pub struct Rules {
     pub answer_max: u32,
     /// Two-phase opening; streams only.
     pub open_after: Option<Ms>,
-    /// Racing; streams only.
-    pub hedge_after: Option<Ms>,
     /// From the start of the plan to commit. The client's own, else `first_content_deadline` for a
     /// stream and `total` for a non-streamed answer; never above `total`.
     pub deadline: Ms,
@@ -341,12 +429,14 @@ pub struct Rules {
 }
 
 /// Why there is no plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// No model, route or provider of that name.
     UnknownModel,
-    /// `only`, `ignore` and `allow_fallbacks` leave nothing.
+    /// `only`, `ignore`, `allow_fallbacks` and `max_price` leave nothing.
     NothingLeft,
+    /// No target can serve the request: each of those that it allows, with what it lacks.
+    Unfit(Vec<(Arc<str>, Lack)>),
     /// Every candidate asked to be left alone.
     Cooling {
         /// Until the first of them may be tried again; 1 ms or more.

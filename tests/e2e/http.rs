@@ -72,9 +72,43 @@ fn bad_input_is_answered_and_touches_no_upstream() {
             "duplicate_parameter",
         ),
         (
-            body("{\"model\":\"m\",\"messages\":[],\"provider\":{\"sort\":\"price\"}}"),
+            body("{\"model\":\"m\",\"messages\":[],\"provider\":{\"zdr\":true}}"),
             400,
             "unsupported_parameter",
+        ),
+        (
+            body("{\"model\":\"m\",\"messages\":[],\"provider\":{\"sort\":\"beauty\"}}"),
+            400,
+            "invalid_type",
+        ),
+        (
+            body(
+                "{\"model\":\"m\",\"messages\":[],\"n\":2,\"provider\":{\"require_parameters\":true}}",
+            ),
+            400,
+            "no_compatible_target",
+        ),
+        (
+            body(
+                "{\"model\":\"m\",\"messages\":[],\"provider\":{\"max_price\":{\"prompt\":\"1\"}}}",
+            ),
+            404,
+            "no_provider_left",
+        ),
+        // A dry run is answered as dispatch would answer it.
+        (
+            post(
+                "/v1/chat/completions",
+                "x-firstbyte-dry-run: 1\r\n",
+                "{\"model\":\"who\",\"messages\":[]}",
+            ),
+            404,
+            "model_not_found",
+        ),
+        (
+            post("/v1/route/explain", "", "{\"model\":\"who\",\"messages\":[]}"),
+            404,
+            "model_not_found",
         ),
         (body("{\"model\":\"who\",\"messages\":[]}"), 404, "model_not_found"),
         (

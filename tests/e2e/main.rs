@@ -23,7 +23,9 @@ mod messages;
 #[path = "../http1/naive.rs"]
 mod naive;
 mod natives;
+mod pairs;
 mod raw;
+mod responses;
 mod rig;
 mod sandbox;
 mod tls;

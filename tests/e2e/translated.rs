@@ -43,7 +43,7 @@ pub fn messages() -> Vec<String> {
 }
 
 /// An Anthropic that checks what it is asked, and answers `says`.
-fn claude(says: String) -> Provider {
+pub fn claude(says: String) -> Provider {
     Provider::start(move |call| {
         let call = call.as_mut().unwrap();
         assert!(call.request.starts_with("POST /v1/messages HTTP/1.1\r\n"), "{}", call.request);
@@ -203,6 +203,30 @@ fn what_no_target_can_be_asked_is_the_clients_to_mend() {
         assert_eq!(got["error"]["type"], "invalid_request_error", "{driver:?}: {got}");
         let tried = &got["error"]["metadata"]["attempts"];
         assert_eq!(tried.as_array().map(Vec::len), Some(2), "{driver:?}: {got}");
+    });
+}
+
+#[test]
+fn an_answer_that_is_too_large_to_be_translated_is_replaced() {
+    on_both(|driver| {
+        let text = "x".repeat(9000);
+        let message = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "up",
+            "content": [{ "type": "text", "text": text }], "stop_reason": "end_turn",
+            "usage": { "input_tokens": 1, "output_tokens": 1 } });
+        let body = message.to_string();
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n";
+        let large = claude(format!("{head}content-length: {}\r\n\r\n{body}", body.len()));
+        let openai = Provider::saying(format!(
+            "{head}content-length: 94\r\n\r\n{}",
+            r#"{"id":"c","choices":[{"index":0,"message":{"content":"small"},"finish_reason":"stop"}],"x":1 }"#
+        ));
+        let text = config(("anthropic", &large), ("openai", &openai));
+        let text = text.replacen("[defaults]\n", "[defaults]\nanswer_max = \"4KiB\"\n", 1);
+        let gateway = Gateway::start(driver, &text);
+        let answer = ask(gateway.addr, &request(false));
+        let attempts = answer.field("x-firstbyte-attempts").unwrap();
+        assert!(attempts.starts_with("p0/up;answer_too_large;"), "{driver:?}: {attempts}");
+        assert!(answer.text().contains("small"), "{driver:?}: {}", answer.text());
     });
 }
 

@@ -34,13 +34,6 @@ pub enum Read {
     Bad(&'static str),
 }
 
-impl Request {
-    /// The values of a field.
-    pub fn values(&self, name: &str) -> Vec<&[u8]> {
-        values(&self.fields, name)
-    }
-}
-
 /// Why reading stopped.
 enum Stop {
     More,

@@ -102,6 +102,7 @@ fn ledger() -> Ledger {
         bytes_in: 0,
         bytes_out: 0,
         usage: None,
+        cost_nanos: None,
         wasted: 0,
         budget_spent: false,
         opened: false,

@@ -1,8 +1,8 @@
 """Runs the SDK suites against a gateway on each driver, before sandbox providers and one of claude.py.
 
-Starts `firstbyte sandbox` and two gateways (one open, one with a key) on free loopback ports, runs
-the suites as their own processes, and ends what it started by its process id. The last
-line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
+Starts `firstbyte sandbox` and three gateways (one open, one with a key, one before the open one) on
+free loopback ports, runs the suites as their own processes, and ends what it started by its process
+id. The last line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
 """
 
 import argparse
@@ -115,8 +115,8 @@ def toml(value):
     return json.dumps(value)
 
 
-def config(driver, providers, ledger, keyed):
-    """The gateway's config."""
+def config(driver, providers, ledger, keyed, through=None):
+    """The gateway's config; before the gateway at `through`, if that is given."""
     lines = [
         "[server]",
         'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
@@ -134,7 +134,11 @@ def config(driver, providers, ledger, keyed):
         lines += [f"[providers.{name}]", f"kind = {toml(kind)}", f"base_url = {toml(url)}"]
         if name == "claude":
             lines.append('key = "env:FIRSTBYTE_SDK_CLAUDE"')
+    if through:
+        lines += ["[providers.through]", 'kind = "openai-responses"', f"base_url = {toml(through)}"]
     for name, targets in models().items():
+        if through:
+            targets = [f"through/{name}"]
         lines += [f"[models.{toml(name)}]", f"targets = {toml(targets)}"]
     return "\n".join(lines) + "\n"
 
@@ -229,9 +233,10 @@ def run_driver(args, driver, folder):
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
         providers = {"a": found[0][0], "b": found[0][1], "closed": dead, "claude": claude_url}
         urls = {}
-        for name in ("open", "keyed"):
+        for name in ("open", "keyed", "through"):
             path = folder / f"{name}.toml"
-            path.write_text(config(driver, providers, ledger, name == "keyed"))
+            before = urls["open"] if name == "through" else None
+            path.write_text(config(driver, providers, ledger, name == "keyed", before))
             env = {"FIRSTBYTE_SDK_KEY": KEY, "FIRSTBYTE_SDK_CLAUDE": claude.KEY}
             gateway = processes.start(name, [args.bin, "serve", "-c", str(path)], env)
             found = wait_for(r"listening on (http://\S+/v1)\n", name, processes, gateway)
@@ -244,6 +249,7 @@ def run_driver(args, driver, folder):
         env = {
             "SDK_OPEN": urls["open"],
             "SDK_KEYED": urls["keyed"],
+            "SDK_THROUGH": urls["through"],
             "SDK_KEY": KEY,
             "SDK_BIN": args.bin,
             "SDK_LEDGER": str(ledger),
@@ -253,6 +259,7 @@ def run_driver(args, driver, folder):
         }
         suites = [
             ("python", [args.python, str(HERE / "suite.py")]),
+            ("python, responses", [args.python, str(HERE / "responses_suite.py")]),
             ("node", ["node", "--test", "--test-reporter=tap", str(HERE / "suite.mjs")]),
             ("python, anthropic", [args.python, str(HERE / "anthropic_suite.py")]),
             (
@@ -262,7 +269,7 @@ def run_driver(args, driver, folder):
         ]
         counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
         if any(failed for _, failed in counts):
-            for name in ("open", "keyed", "sandbox"):
+            for name in ("open", "keyed", "through", "sandbox"):
                 print(f"---- {name} ----\n{processes.log(name)[-4000:]}")
         return tuple(map(sum, zip(*counts)))
     finally:

@@ -65,6 +65,7 @@ pub(crate) fn two_attempts(failure: Failure) -> Ledger {
         bytes_in: 120,
         bytes_out: 4100,
         usage: Some(Usage { prompt: 10, completion: 20, cached: 4, cache_write: 0, reasoning: 5 }),
+        cost_nanos: Some(1_250),
         wasted: 17,
         budget_spent: false,
         opened: false,
@@ -116,6 +117,7 @@ fn a_ledger_reads_like_this() {
         ],
         "provider": "backup/gpt-4o", "events": 42, "bytes_in": 120, "bytes_out": 4100,
         "usage": { "prompt": 10, "completion": 20, "cached": 4, "cache_write": 0, "reasoning": 5 },
+        "cost_usd": 0.00000125,
         "wasted_bytes": 17, "budget_spent": false, "opened": false, "total_ms": 1041,
     });
     assert_eq!(shown, expected);

@@ -173,6 +173,12 @@ impl Metrics {
         text.family("firstbyte_tokens_total", Counter, help);
         self.by_target(text, Some("prompt"), |row| &row.prompt);
         self.by_target(text, Some("completion"), |row| &row.completion);
+        let help = "What answers cost by the catalogue's prices, in US dollars, by target.";
+        text.family("firstbyte_cost_usd_total", Counter, help);
+        for (slot, target) in self.layout.targets.iter().enumerate() {
+            let nanos = self.sum(|row| &row.targets[slot].cost_nanos);
+            text.sample(&[("target", &**target)], nanos as f64 / 1e9);
+        }
     }
 
     fn by_target(&self, text: &mut Text, kind: Option<&str>, of: impl Fn(&TargetRow) -> &Count) {

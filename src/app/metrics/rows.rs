@@ -240,6 +240,8 @@ pub(super) struct TargetRow {
     pub(super) warnings: Count,
     pub(super) prompt: Count,
     pub(super) completion: Count,
+    /// Billionths of a US dollar.
+    pub(super) cost_nanos: Count,
 }
 
 impl TargetRow {
@@ -249,6 +251,7 @@ impl TargetRow {
             warnings: Count::default(),
             prompt: Count::default(),
             completion: Count::default(),
+            cost_nanos: Count::default(),
         }
     }
 }
@@ -343,6 +346,7 @@ impl Row {
             let row = &self.targets[layout.slot(attempt)];
             row.prompt.add(usage.prompt);
             row.completion.add(usage.completion);
+            row.cost_nanos.add(ledger.cost_nanos.unwrap_or(0));
         }
     }
 

@@ -35,7 +35,9 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
             keys: vec![crate::base::secret::Secret::new(*b"sk-very-secret")],
             account: None,
             api_version: None,
+            responses: false,
             ca: None,
+            vendor: None,
             settings: Patch::default(),
         });
         let model = String::from("gpt-4o");
@@ -68,6 +70,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
         models,
         routes: Vec::new(),
         settings: Settings::default(),
+        catalog: Vec::new(),
         passthrough: None,
         log: LogRule::default(),
     }

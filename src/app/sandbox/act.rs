@@ -13,7 +13,9 @@
 use crate::base::buf::Buf;
 use crate::base::tick::Ms;
 
-use super::answer::{self, Answer};
+use super::answer::{Answer, Piece};
+use super::ask::Refusal;
+use super::formats::{Api, Events, Format, Problem};
 use super::script::{At, Framing, How, Named, Verb};
 
 /// What to do next.
@@ -39,6 +41,8 @@ pub struct Act {
     stage: Stage,
     /// Bytes that are due, not yet let out.
     due: Buf,
+    /// The events of the current piece.
+    events: Events,
     /// Bytes let out.
     wire: u64,
     /// A pause that comes before anything else.
@@ -69,13 +73,21 @@ impl Act {
     pub fn new(answer: Answer, reused: bool) -> Act {
         let stage = Stage::Interim { left: answer.script.early_100 };
         let due = Buf::new();
-        Act { answer, reused, stage, due, wire: 0, pause: None, last: None }
+        let events = Events::default();
+        Act { answer, reused, stage, due, events, wire: 0, pause: None, last: None }
     }
 
-    /// The refusal of a request that no script ran for.
-    pub fn refusal(out: &mut Buf, status: u16, message: &str, param: Option<&str>) {
-        let body = answer::error_object(message, "invalid_request_error", param, None);
-        put_whole(out, status, "content-type: application/json\r\n", &body);
+    /// The refusal of a request that no script ran for, in the words of the API that was asked.
+    pub fn refusal(out: &mut Buf, api: Api, refusal: &Refusal) {
+        let refused = api.format().refuse(&Problem {
+            status: refusal.status,
+            named: Named::ByStatus,
+            message: Some(&refusal.message),
+            param: refusal.param,
+            name: "",
+        });
+        let fields = format!("content-type: application/json\r\n{}", refused.fields);
+        put_whole(out, refused.status, &fields, &refused.body);
     }
 
     /// The next step; its bytes, if it has some, are appended to `out`.
@@ -136,7 +148,7 @@ impl Act {
             Stage::Head => self.head(),
             Stage::Events { out } => self.event(out),
             Stage::Pinging { period } => {
-                self.put_chunk(b": ping\n\n", false);
+                self.ping();
                 // A period of nothing would never let the loop go.
                 self.pause = Some(period.max(Ms(1)));
             }
@@ -159,9 +171,33 @@ impl Act {
 
     fn hang(&mut self) {
         match self.answer.script.ping {
-            Some(period) => self.stage = Stage::Pinging { period },
-            None => self.stop(Step::Hang),
+            Some(period) if self.format().ping(&mut Events::default()) => {
+                self.stage = Stage::Pinging { period };
+            }
+            Some(_) | None => self.stop(Step::Hang),
         }
+    }
+
+    fn ping(&mut self) {
+        let format = self.format();
+        format.ping(&mut self.events);
+        let body = self.framed(true);
+        self.put_chunk(body.as_slice(), false);
+    }
+
+    fn format(&self) -> &'static dyn Format {
+        self.answer.ask.api.format()
+    }
+
+    /// The events that are there, as they lie on the wire; they are gone then.
+    fn framed(&mut self, sound: bool) -> Buf {
+        let mut body = Buf::new();
+        let (wire, crlf) = (self.format().wire(), self.answer.script.crlf);
+        let last = self.events.list.len().saturating_sub(1);
+        for (i, event) in self.events.list.drain(..).enumerate() {
+            wire.put(&event, crlf, sound || i < last, &mut body);
+        }
+        body
     }
 
     fn head(&mut self) {
@@ -186,7 +222,8 @@ impl Act {
             Verb::TwoLengths => {
                 let mut fields = String::from("content-type: application/json\r\n");
                 fields.push_str("content-length: 7\r\n");
-                return put_whole(&mut self.due, 200, &fields, &self.answer.whole());
+                let whole = self.format().whole(&self.answer);
+                return put_whole(&mut self.due, 200, &fields, &whole);
             }
             Verb::Ok
             | Verb::ResetReused
@@ -205,12 +242,15 @@ impl Act {
                 fields.push_str(&format!("retry-after-ms: {ms}\r\n"));
             }
         }
-        let body = answer::error(&self.answer.name, status, fault);
-        put_whole(&mut self.due, status, &fields, &body);
+        let name = &self.answer.name;
+        let problem = Problem { status, named: fault, message: None, param: None, name };
+        let refused = self.format().refuse(&problem);
+        fields.push_str(&refused.fields);
+        put_whole(&mut self.due, refused.status, &fields, &refused.body);
     }
 
     fn stream_head(&mut self) {
-        let fields = self.fields("text/event-stream");
+        let fields = self.fields(self.format().wire().content_type());
         let end = match self.framing() {
             Framing::Chunked => "transfer-encoding: chunked".to_owned(),
             Framing::Close => "connection: close".to_owned(),
@@ -233,31 +273,51 @@ impl Act {
     }
 
     /// Bytes of the whole stream, for a `Content-Length`.
-    fn stream_bytes(&self) -> usize {
+    fn stream_bytes(&mut self) -> usize {
         if self.answer.script.verb == Verb::Empty {
             return 0;
         }
-        let ends = if self.answer.script.crlf { 4 } else { 2 };
-        (0..).map_while(|k| self.data(k)).map(|data| "data: ".len() + data.len() + ends).sum()
+        let mut bytes = 0;
+        for k in 0.. {
+            let Some(body) = self.body(k) else { break };
+            bytes += body.len();
+        }
+        self.events = Events::default();
+        bytes
     }
 
-    /// The payload of event `k`, bent as the script says; `None` past the end.
-    fn data(&self, k: u32) -> Option<String> {
+    /// What event `k` is on the wire, bent as the script says; `None` past the end.
+    fn body(&mut self, k: u32) -> Option<Buf> {
         let (script, number) = (&self.answer.script, Some(k + 1));
         if script.error_at.is_some_and(|at| at <= k) {
             return None;
         }
-        let data = self.answer.event(k)?;
-        Some(if script.error_at == number {
-            answer::error(&self.answer.name, 500, Named::ByStatus)
-        } else if script.malformed_at == number {
-            // Half of it, and nothing that would close what is open.
-            data.chars().take(data.chars().count() / 2).collect()
+        let piece = self.answer.piece(k)?;
+        let format = self.format();
+        if script.error_at == number {
+            format.fail(&self.answer, &mut self.events);
         } else if script.giant_at == number {
-            self.answer.giant(script.size)
+            let giant = Answer { stretch: Some(script.size), ..self.answer.clone() };
+            let piece = match piece {
+                Piece::Text { .. } => piece,
+                _ => Piece::Text { choice: 0, k: 0 },
+            };
+            format.tell(&giant, piece, &mut self.events);
         } else {
-            data
-        })
+            format.tell(&self.answer, piece, &mut self.events);
+        }
+        if script.malformed_at == number {
+            if self.events.list.is_empty() {
+                self.events.data("{");
+            }
+            // Half of it, and nothing that would close what is open.
+            self.events.list.truncate(1);
+            if let Some(event) = self.events.list.first_mut() {
+                event.data = event.data.chars().take(event.data.chars().count() / 2).collect();
+            }
+        }
+        let sound = script.bad_crc_at != number;
+        Some(self.framed(sound))
     }
 
     /// Makes the event after `out` others due, or the body's end.
@@ -273,16 +333,18 @@ impl Act {
             Verb::Hang { at: At::Event(at) } if at == out => return self.hang(),
             _ => {}
         }
-        let Some(data) = self.data(out) else { return self.end_body() };
-        let mut body = Buf::new();
-        frame(&mut body, &data, script.crlf);
         let bad = script.bad_chunk_at == Some(out + 1);
         let delay = script.delay;
+        let Some(body) = self.body(out) else { return self.end_body() };
+        self.stage = Stage::Events { out: out + 1 };
+        // A format may have nothing to say of a piece; an empty chunk would be the last one.
+        if body.is_empty() && !bad {
+            return;
+        }
         self.put_chunk(body.as_slice(), bad);
         if out > 0 {
             self.pause = Some(delay);
         }
-        self.stage = Stage::Events { out: out + 1 };
     }
 
     fn put_chunk(&mut self, body: &[u8], bad: bool) {
@@ -313,9 +375,11 @@ impl Act {
         let mut body = if script.verb == Verb::Empty {
             Vec::new()
         } else if script.error_at.is_some() {
-            answer::error(&self.answer.name, 500, Named::ByStatus).into_bytes()
+            let (name, named) = (&self.answer.name, Named::ByStatus);
+            let problem = Problem { status: 500, named, message: None, param: None, name };
+            self.format().refuse(&problem).body.into_bytes()
         } else {
-            self.answer.whole().into_bytes()
+            self.format().whole(&self.answer).into_bytes()
         };
         if script.malformed_at.is_some() {
             body.truncate(body.len() / 2);
@@ -360,14 +424,9 @@ impl Act {
 
     fn fields(&self, kind: &str) -> String {
         let Answer { name, id, .. } = &self.answer;
-        format!("content-type: {kind}\r\nx-sandbox: {name}\r\nx-request-id: req-{id}\r\n")
+        let number = self.format().id_field();
+        format!("content-type: {kind}\r\nx-sandbox: {name}\r\n{number}: req-{id}\r\n")
     }
-}
-
-fn frame(out: &mut Buf, data: &str, crlf: bool) {
-    out.extend(b"data: ");
-    out.extend(data.as_bytes());
-    out.extend(if crlf { b"\r\n\r\n" } else { b"\n\n" });
 }
 
 fn put_start(out: &mut Buf, status: u16, fields: &str) {

@@ -1,35 +1,22 @@
-//! What a request to a sandbox provider asks for: the few fields that its answer depends on.
+//! What a request to a sandbox provider asks for: the few fields that its answer depends on. Each format
+//! reads its own, and refuses what its vendor would refuse.
 
 use serde_json::Value;
 
+use super::formats::{Api, Call, Route};
 use super::http::Request;
 use super::script::{GRAMMAR, Script};
-
-/// Which of OpenAI's calls it is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Call {
-    /// `/v1/chat/completions`
-    Chat,
-    /// `/v1/completions`
-    Completions,
-    /// `/v1/embeddings`
-    Embeddings,
-    /// `GET /v1/models`
-    Models,
-    /// Another path: answered by an echo of what came.
-    Echo,
-}
 
 /// The fields that matter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ask {
-    /// Which call.
-    pub call: Call,
+    /// What is asked for.
+    pub api: Api,
     /// The model as it was asked for.
     pub model: String,
     /// Whether a stream was asked for.
     pub stream: bool,
-    /// `stream_options.include_usage`
+    /// Whether usage is told in a stream: where it is not always, if it was asked for.
     pub usage: bool,
     /// Choices, 1 to 8.
     pub n: u32,
@@ -39,57 +26,76 @@ pub struct Ask {
     pub inputs: Vec<String>,
     /// Embeddings as base64.
     pub base64: bool,
-    /// Prompt tokens: a quarter of the body's bytes.
+    /// Prompt tokens: a quarter of the bytes of the texts in it, the same in every format.
     pub prompt_tokens: u64,
 }
 
-/// An error before any script ran: status, message, parameter.
-pub type Refusal = (u16, String, Option<&'static str>);
+/// An error before any script ran.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// 400 to 499.
+    pub status: u16,
+    /// For a person.
+    pub message: String,
+    /// The parameter at fault, where the format names it apart.
+    pub param: Option<&'static str>,
+}
 
 /// The model name that an override changes the meaning of, and that requests without a model have.
 pub const PLAIN: &str = "ok";
 
 impl Ask {
-    /// Reads a request's path and body.
+    /// Reads a request.
     ///
     /// # Errors
-    /// 400 for a body that is not an object with a `model`, 405 for a wrong method.
-    pub fn read(request: &Request) -> Result<Ask, Refusal> {
-        let call = match request.path.as_str() {
-            "/v1/chat/completions" => Call::Chat,
-            "/v1/completions" => Call::Completions,
-            "/v1/embeddings" => Call::Embeddings,
-            "/v1/models" => Call::Models,
-            _ => Call::Echo,
-        };
-        let method = if call == Call::Models { "GET" } else { "POST" };
-        if call != Call::Echo && request.method != method {
-            return Err((405, format!("Method {} is not allowed here.", request.method), None));
+    /// Its API, whose words an error is told in, and what is wrong: 400 for a body that the vendor would
+    /// not take, 401 for a credential in another vendor's place, 405 for a wrong method.
+    pub fn read(request: &Request) -> Result<Ask, (Api, Refusal)> {
+        let route = Route::of(&request.path);
+        Ask::on(request, &route).map_err(|refusal| (route.api, refusal))
+    }
+
+    fn on(request: &Request, route: &Route) -> Result<Ask, Refusal> {
+        let refusal = |status, message| Refusal { status, message, param: None };
+        let api = route.api;
+        let bodiless = matches!(api, Api::Models | Api::Echo | Api::Token);
+        let method = if api == Api::Models { "GET" } else { "POST" };
+        if api != Api::Echo && request.method != method {
+            return Err(refusal(405, format!("Method {} is not allowed here.", request.method)));
         }
         let body: Value = match serde_json::from_slice(&request.body) {
             Ok(body) => body,
-            Err(_) if matches!(call, Call::Models | Call::Echo) => Value::Null,
-            Err(error) => return Err((400, format!("The body is not JSON: {error}."), None)),
+            Err(_) if bodiless => Value::Null,
+            Err(error) => return Err(refusal(400, format!("The body is not JSON: {error}."))),
         };
-        let model = match body.get("model").and_then(Value::as_str) {
-            Some(model) => model,
-            None if matches!(call, Call::Models | Call::Echo) => PLAIN,
-            None => {
-                return Err((400, "You must provide a model parameter.".to_owned(), Some("model")));
+        let model = match (&route.model, body.get("model").and_then(Value::as_str)) {
+            (Some(model), _) => model.as_str(),
+            (None, Some(model)) => model,
+            (None, None) if bodiless => PLAIN,
+            (None, None) => {
+                let message = String::from("You must provide a model parameter.");
+                return Err(Refusal { status: 400, message, param: Some("model") });
             }
         };
-        let flag = |value: Option<&Value>| value.and_then(Value::as_bool).unwrap_or(false);
-        Ok(Ask {
-            call,
+        let mut ask = Ask {
+            api,
             model: model.to_owned(),
-            stream: matches!(call, Call::Chat | Call::Completions) && flag(body.get("stream")),
-            usage: flag(body.pointer("/stream_options/include_usage")),
-            n: body.get("n").and_then(Value::as_u64).map_or(1, |n| n.clamp(1, 8) as u32),
-            tools: tools(&body),
-            inputs: inputs(&body),
-            base64: body.get("encoding_format").and_then(Value::as_str) == Some("base64"),
-            prompt_tokens: (request.body.len() as u64).div_ceil(4),
-        })
+            stream: route.stream,
+            usage: true,
+            n: 1,
+            tools: Vec::new(),
+            inputs: Vec::new(),
+            base64: false,
+            prompt_tokens: 0,
+        };
+        api.format().read(&Call { request, route, body: &body }, &mut ask)?;
+        ask.prompt_tokens = ask.prompt_tokens.div_ceil(4).max(1);
+        Ok(ask)
+    }
+
+    /// A text of the prompt: it costs.
+    pub fn counts(&mut self, text: &str) {
+        self.prompt_tokens += text.len() as u64;
     }
 
     /// The script that the model's name is, or the override's where the name is a plain one.
@@ -100,26 +106,11 @@ impl Ask {
         if let (Some(script), PLAIN) = (over, self.model.as_str()) {
             return Ok(script.clone());
         }
-        Script::parse(&self.model)
-            .map_err(|why| (400, format!("{why}. The grammar:\n{GRAMMAR}"), Some("model")))
-    }
-}
-
-fn tools(body: &Value) -> Vec<String> {
-    let tools = body.get("tools").and_then(Value::as_array);
-    let name = |tool: &Value| tool.pointer("/function/name")?.as_str().map(str::to_owned);
-    tools.into_iter().flatten().filter_map(name).collect()
-}
-
-fn inputs(body: &Value) -> Vec<String> {
-    match body.get("input") {
-        Some(Value::String(text)) => vec![text.clone()],
-        Some(Value::Array(list)) if list.iter().all(Value::is_number) => vec![format!("{list:?}")],
-        Some(Value::Array(list)) => list
-            .iter()
-            .map(|item| item.as_str().map_or_else(|| item.to_string(), str::to_owned))
-            .collect(),
-        _ => Vec::new(),
+        Script::parse(&self.model).map_err(|why| Refusal {
+            status: 400,
+            message: format!("{why}. The grammar:\n{GRAMMAR}"),
+            param: Some("model"),
+        })
     }
 }
 
@@ -132,8 +123,8 @@ mod tests {
         Request {
             method: "POST".into(),
             path: path.into(),
-            fields: Vec::new(),
             body: body.as_bytes().to_vec(),
+            ..Request::default()
         }
     }
 
@@ -142,7 +133,7 @@ mod tests {
         let body = r#"{"model":"tools=2","stream":true,"n":3,"stream_options":{"include_usage":true},
             "tools":[{"type":"function","function":{"name":"look"}}]}"#;
         let ask = Ask::read(&post("/v1/chat/completions", body)).expect("an ask");
-        assert_eq!((ask.call, ask.stream, ask.usage, ask.n), (Call::Chat, true, true, 3));
+        assert_eq!((ask.api, ask.stream, ask.usage, ask.n), (Api::Chat, true, true, 3));
         assert_eq!(ask.tools, ["look"]);
         assert_eq!(ask.script(None).expect("a script").tools, 2);
         let body = r#"{"model":"ok","input":["a","b"],"encoding_format":"base64","stream":true}"#;
@@ -159,9 +150,9 @@ mod tests {
         };
         assert_eq!(ask("ok").script(Some(&over)), Ok(over.clone()));
         assert_eq!(ask("ok,tokens=1").script(Some(&over)).expect("a script").verb, Verb::Ok);
-        let (status, message, param) = ask("gpt-4o").script(Some(&over)).expect_err("no script");
-        assert_eq!((status, param), (400, Some("model")));
-        assert!(message.contains("gpt-4o") && message.contains("cut_event=N"));
+        let refusal = ask("gpt-4o").script(Some(&over)).expect_err("no script");
+        assert_eq!((refusal.status, refusal.param), (400, Some("model")));
+        assert!(refusal.message.contains("gpt-4o") && refusal.message.contains("cut_event=N"));
     }
 
     #[test]
@@ -172,7 +163,7 @@ mod tests {
             (post("/v1/chat/completions", r#"{"model":7}"#), 400),
             (post("/v1/models", ""), 405),
         ] {
-            assert_eq!(Ask::read(&request).expect_err("a refusal").0, status);
+            assert_eq!(Ask::read(&request).expect_err("a refusal").1.status, status);
         }
         assert_eq!(Ask::read(&post("/v1/rerank", "\x00")).expect("an ask").model, PLAIN);
     }

@@ -20,6 +20,8 @@ pub struct Request {
     pub method: String,
     /// The path, without the query.
     pub path: String,
+    /// The query, without its question mark.
+    pub query: String,
     /// Header fields, names in lower case.
     pub fields: Vec<(String, String)>,
     /// The body.
@@ -171,9 +173,12 @@ fn head(buf: &mut Buf) -> Result<Option<Open>, &'static str> {
         Ok(httparse::Status::Partial) => return Err("head too large"),
         Err(_) => return Err("not an HTTP request"),
     };
+    let target = parsed.path.unwrap_or_default();
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
     let mut request = Request {
         method: parsed.method.unwrap_or_default().to_owned(),
-        path: parsed.path.unwrap_or_default().split('?').next().unwrap_or_default().to_owned(),
+        path: path.to_owned(),
+        query: query.to_owned(),
         ..Request::default()
     };
     for field in parsed.headers.iter() {

@@ -303,6 +303,7 @@ mod tests {
         let request = Request {
             method: "POST".into(),
             path: "/v1/x".into(),
+            query: String::new(),
             fields: vec![("authorization".into(), "Bearer sk-secret".into())],
             body: b"{}".to_vec(),
         };

@@ -1,5 +1,5 @@
-//! Sandbox providers: they speak OpenAI's API over real sockets and misbehave on command. The demo,
-//! `serve` without a config, the tests and the load runs use them.
+//! Sandbox providers: they speak every provider's format (`formats`) over real sockets and misbehave on
+//! command. The demo, `serve` without a config, the tests and the load runs use them.
 //!
 //! What a provider does is written in the *name of the model* it is asked for (`script`), so it holds
 //! no state and two requests never disturb each other. The one exception is for flapping providers:
@@ -29,6 +29,7 @@ use crate::rt::{Accept as _, Rt, Stop as _};
 mod act;
 pub mod answer;
 mod ask;
+mod formats;
 mod http;
 pub mod log;
 pub mod script;

@@ -17,12 +17,16 @@ use crate::base::tick::Ms;
 pub const GRAMMAR: &str = "\
 script = term [ ',' term ]*          the upstream model's name; at most one verb
 
+Where a name may not hold , and = (as in a path), ~ and @ say the same: ok~tokens@3.
+A first term that begins with claude, anthropic. or gemini says nothing: claude-x,503.
+
 verbs (default: ok)
   ok                      a whole answer
   400 .. 599              that status with its documented error object
   context_length          400 context_length_exceeded
   content_policy          400 content_policy_violation
   insufficient_quota      429 insufficient_quota
+  bad_key                 401, or whatever the vendor answers to a wrong key
   html_502                502 with an HTML body
   redirect                307 with a Location
   reset | hang            after the request; with at=head: after the head;
@@ -46,9 +50,10 @@ terms
   error_first             the first event is an error; then the end
   error_at=N              event N is an error; then the end
   malformed_at=N          event N is not JSON
+  bad_crc_at=N            event N has a wrong checksum, where the format has one
   giant_at=N,size=SIZE    event N has that size (default 10MiB)
   bad_chunk_at=N          the chunk of event N has no size
-  no_done                 no data: [DONE]
+  no_done                 no data: [DONE], or whatever else is last
   no_finish               no finish reason, no usage, no [DONE]
   cut_event=N             the end after N events
   cut_byte=N              the end after N bytes on the wire, head and framing counted
@@ -61,7 +66,20 @@ terms
   framing=chunked|length|close
   close_after[=fin|rst]   the connection ends, unannounced, after the answer
 
-TIME = 10ms | 7s | 1m     SIZE = 100 | 64KiB | 10MiB     N counts from 1, bytes from 0";
+TIME = 10ms | 7s | 1m     SIZE = 100 | 64KiB | 10MiB     N counts from 1, bytes from 0
+
+The path says which format is spoken; the script means the same in all of them. Events are those of
+OpenAI's chat: the role, each thought, each word (or the name and three fragments of each tool call),
+the finish reason, usage, the end. Another format may have several events for one of them, or none.
+
+  /v1/chat/completions, /v1/completions, /v1/embeddings, /v1/models     OpenAI
+  /v1/responses                                                         OpenAI's Responses
+  /v1/messages, /v1/messages/count_tokens                               Anthropic
+  /v1beta/models/SCRIPT:generateContent, :streamGenerateContent         Gemini
+  /v1/projects/../publishers/{google,anthropic}/models/SCRIPT:METHOD    Vertex AI
+  /openai/deployments/SCRIPT/chat/completions, /openai/v1/...           Azure
+  /model/SCRIPT/converse, /converse-stream, /invoke, /invoke-with-response-stream    Bedrock
+  /v2/chat  Cohere      /api/chat  Ollama      /mistral/v1/chat/completions  Mistral";
 
 /// Most bytes of a `size` or `big`: what one machine's tests need.
 const SIZE_MAX: usize = 256 * 1024 * 1024;
@@ -83,6 +101,7 @@ pub struct Script {
     pub retry_after: Option<Ms>,
     pub error_at: Option<u32>,
     pub malformed_at: Option<u32>,
+    pub bad_crc_at: Option<u32>,
     pub giant_at: Option<u32>,
     pub size: usize,
     pub bad_chunk_at: Option<u32>,
@@ -148,6 +167,8 @@ pub enum Named {
     ContentPolicy,
     /// `insufficient_quota`
     InsufficientQuota,
+    /// A wrong credential, with the status that the vendor has for it.
+    BadKey,
 }
 
 /// When a reset or a silence sets in.
@@ -197,6 +218,7 @@ impl Default for Script {
             retry_after: None,
             error_at: None,
             malformed_at: None,
+            bad_crc_at: None,
             giant_at: None,
             size: 10 * 1024 * 1024,
             bad_chunk_at: None,
@@ -225,7 +247,14 @@ impl Script {
     pub fn parse(text: &str) -> Result<Script, String> {
         let mut script = Script::default();
         let (mut verb, mut at) = (None, None);
-        let mut rest = Some(text.trim());
+        let respelt;
+        let text = if text.contains([',', '=']) {
+            text
+        } else {
+            respelt = text.replace('~', ",").replace('@', "=");
+            &respelt
+        };
+        let mut rest = Some(without_family(text.trim()));
         while let Some(left) = rest {
             let (term, after) = match left.split_once(',') {
                 _ if left.starts_with("text=") => (left, None),
@@ -283,6 +312,7 @@ impl Script {
             "retry_after" => self.retry_after = Some(time(key, value)?),
             "error_at" => self.error_at = Some(count(key, value)?),
             "malformed_at" => self.malformed_at = Some(count(key, value)?),
+            "bad_crc_at" => self.bad_crc_at = Some(count(key, value)?),
             "giant_at" => self.giant_at = Some(count(key, value)?),
             "size" => self.size = size(key, value)?,
             "bad_chunk_at" => self.bad_chunk_at = Some(count(key, value)?),
@@ -300,6 +330,14 @@ impl Script {
     }
 }
 
+/// The script without a name before it that only tells a gateway whose model it is.
+fn without_family(text: &str) -> &str {
+    if !["claude", "anthropic.", "gemini"].iter().any(|family| text.starts_with(family)) {
+        return text;
+    }
+    text.split_once(',').map_or("ok", |(_, rest)| rest)
+}
+
 fn verb_of(word: &str) -> Option<Verb> {
     let status = |status, fault| Some(Verb::Status { status, fault });
     match word {
@@ -307,6 +345,7 @@ fn verb_of(word: &str) -> Option<Verb> {
         "context_length" => status(400, Named::ContextLength),
         "content_policy" => status(400, Named::ContentPolicy),
         "insufficient_quota" => status(429, Named::InsufficientQuota),
+        "bad_key" => status(401, Named::BadKey),
         "html_502" => Some(Verb::Html),
         "redirect" => Some(Verb::Redirect),
         "reset" => Some(Verb::Reset { at: At::Request }),
@@ -425,6 +464,10 @@ mod tests {
             ("tools=2,reasoning", Script { tools: 2, reasoning: 3, ..ok() }),
             ("close_after=rst", Script { close_after: Some(How::Rst), ..ok() }),
             ("tokens=2,text=a, b=c", Script { tokens: 2, text: Some("a, b=c".into()), ..ok() }),
+            ("drip@1ms~tokens@3", Script { drip: Some(Ms(1)), tokens: 3, ..ok() }),
+            ("claude-x@2~tools", Script { tools: 1, ..ok() }),
+            ("gemini-2.5,text=a~b", Script { text: Some("a~b".into()), ..ok() }),
+            ("anthropic.claude-x", ok()),
             ("big=1MiB,framing=close", {
                 Script { big: Some(1 << 20), framing: Some(Framing::Close), ..ok() }
             }),
@@ -480,6 +523,9 @@ mod tests {
         for line in
             GRAMMAR.lines().filter(|line| line.starts_with("  ") && !line.starts_with("   "))
         {
+            if line.starts_with("  /") {
+                continue;
+            }
             let word = line.trim().split([' ', '=', '[', '|', ',']).next().unwrap_or_default();
             let filled = [
                 word.to_owned(),

@@ -14,7 +14,8 @@ use std::task::{Context, Poll, Waker};
 
 use super::act::{Act, Step};
 use super::answer::Answer;
-use super::ask::Ask;
+use super::ask::{Ask, Refusal};
+use super::formats::Api;
 use super::http::{Intake, Progress, Request};
 use super::log::Provider;
 use super::script::{How, Script};
@@ -154,7 +155,12 @@ impl<R: Rt> Line<R> {
                 }
                 Progress::Bad(why) => {
                     let mut out = Buf::new();
-                    Act::refusal(&mut out, 400, why, None);
+                    let message = why.to_owned();
+                    Act::refusal(
+                        &mut out,
+                        Api::Echo,
+                        &Refusal { status: 400, message, param: None },
+                    );
                     self.send(out).await?;
                     return Err(Over::Act(How::Fin));
                 }
@@ -179,24 +185,25 @@ impl<R: Rt> Line<R> {
                 self.entry = Some(entry);
                 (ask, entry)
             }
-            Err((status, message, param)) => {
-                Act::refusal(&mut out, status, &message, param);
+            Err((api, refusal)) => {
+                Act::refusal(&mut out, api, &refusal);
                 return self.send(out).await;
             }
         };
         drop(request);
         let script = match ask.script(self.site.provider.script().as_ref()) {
             Ok(script) => script,
-            Err((status, message, param)) => {
-                Act::refusal(&mut out, status, &message, param);
+            Err(refusal) => {
+                Act::refusal(&mut out, ask.api, &refusal);
                 let done = self.send(out).await;
                 return self.ended(entry, done);
             }
         };
         let name = self.site.provider.name().to_owned();
-        let id = format!("chatcmpl-sandbox-{name}-{entry}");
+        let id = format!("sandbox-{name}-{entry}");
         let created = self.rt.wall().0 / 1000;
-        let act = Act::new(Answer { name, id, created, ask, script }, self.served > 0);
+        let act =
+            Act::new(Answer { name, id, created, ask, script, stretch: None }, self.served > 0);
         let done = self.perform(act).await;
         self.ended(entry, done)
     }

@@ -198,7 +198,7 @@ pub fn pass(payload: &[u8], model: Option<Span>, repeated: &[Span], sink: &mut S
 }
 
 /// A payload of several data lines is joined by line ends; between JSON tokens a blank says the same.
-fn extend_line(bytes: &[u8], out: &mut Buf) {
+pub(super) fn extend_line(bytes: &[u8], out: &mut Buf) {
     let mut rest = bytes;
     while let Some(at) = memchr::memchr2(b'\n', b'\r', rest) {
         out.extend(&rest[..at]);

@@ -74,6 +74,7 @@ const PARAMS: &[&str] = &[
     "safe_prompt",
     "prompt_mode",
     "prediction",
+    "safety_identifier",
     "prompt_cache_key",
 ];
 

@@ -26,8 +26,7 @@ pub fn read(body: &Value) -> Result<Prompt, Unreadable> {
             return Err(bad(name, "nothing: only Anthropic's servers know it"));
         }
     }
-    let mut prompt = Prompt::default();
-    prompt.system = blocks(&body["system"], "system")?;
+    let mut prompt = Prompt { system: blocks(&body["system"], "system")?, ..Prompt::default() };
     let messages = body["messages"].as_array().ok_or_else(|| bad("messages", "an array"))?;
     for (index, message) in messages.iter().enumerate() {
         read_message(&mut prompt, message, &format!("messages[{index}]"))?;

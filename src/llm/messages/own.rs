@@ -15,7 +15,8 @@ use crate::llm::prompt::{Family, Signature};
 /// The body as it may go upstream to `model`.
 pub fn cleaned<'b>(body: &'b [u8], model: &str) -> Cow<'b, [u8]> {
     let is_claude = model.contains("claude");
-    if !is_tagged(body) && !(is_claude && has_unproven(body)) {
+    let has_foreign = is_tagged(body) || (is_claude && has_unproven(body));
+    if !has_foreign {
         return Cow::Borrowed(body);
     }
     let Ok(mut request) = serde_json::from_slice::<Value>(body) else {

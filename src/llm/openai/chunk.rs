@@ -1,6 +1,7 @@
 //! The members of chunks and answers, and whether they are quite OpenAI's own.
 
 use crate::base::fail::Fault;
+use crate::llm::event::Usage;
 use crate::wire::Span;
 use crate::wire::json::{self, Kind, Member, Value};
 
@@ -11,6 +12,8 @@ use super::loose::{self, Choice};
 pub(super) struct Chunk {
     pub(super) choices: Option<Value>,
     pub(super) usage: Option<Value>,
+    /// What the usage says, and whether it says so in OpenAI's own words.
+    pub(super) counts: Option<(Usage, bool)>,
     pub(super) model: Option<Span>,
     /// Raw with its quotes.
     pub(super) id: Option<Span>,
@@ -48,6 +51,7 @@ impl Chunk {
                 _ => {}
             }
         }
+        chunk.counts = chunk.usage.and_then(|usage| loose::usage(bytes, usage));
         chunk
     }
 
@@ -55,6 +59,11 @@ impl Chunk {
     /// answer has a name.
     pub(super) fn says_nothing(&self, bytes: &[u8]) -> bool {
         self.choices.is_some() && self.usage.is_none() && self.items(bytes).next().is_none()
+    }
+
+    /// Whether the usage is one of OpenAI's own.
+    pub(super) fn is_plainly_counted(&self) -> bool {
+        self.counts.is_some_and(|(_, plain)| plain)
     }
 
     /// Whether there is a choice at all.

@@ -215,7 +215,7 @@ impl Answer {
         if self.created == 0 {
             self.created = chunk.created;
         }
-        if let Some((usage, _)) = chunk.usage.and_then(|usage| loose::usage(bytes, usage)) {
+        if let Some((usage, _)) = chunk.counts {
             self.usage = Some(usage);
         }
     }
@@ -269,9 +269,8 @@ impl Answer {
         if chunk.choices.is_none() || (chunk.is_nameless && !bare) {
             return Ok(false);
         }
-        if let Some(usage) = chunk.usage {
-            let plain = loose::usage(bytes, usage).is_some_and(|(_, plain)| plain);
-            if !bare || !plain {
+        if chunk.usage.is_some() {
+            if !bare || !chunk.is_plainly_counted() {
                 return Ok(false);
             }
             self.usage_passed = true;
@@ -355,9 +354,7 @@ impl Answer {
 
     /// Whether a whole answer is one of OpenAI's own.
     fn strict_whole(&self, bytes: &[u8], chunk: &Chunk) -> bool {
-        let plain = chunk
-            .usage
-            .is_none_or(|usage| loose::usage(bytes, usage).is_some_and(|(_, plain)| plain));
+        let plain = chunk.usage.is_none() || chunk.is_plainly_counted();
         if chunk.choices.is_none() || chunk.is_text {
             return true;
         }

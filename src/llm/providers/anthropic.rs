@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
 use crate::base::tick::UnixMs;
+use crate::llm::dialects::Dialect;
 use crate::llm::errors::error_of_line;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::messages::{self, Answer};
@@ -61,6 +62,10 @@ impl Provider for Anthropic {
         }
         out.clear();
         Err(Fault::Unsendable)
+    }
+
+    fn speaks(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Messages
     }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {

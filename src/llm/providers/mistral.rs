@@ -10,6 +10,7 @@
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
 use crate::base::tick::UnixMs;
+use crate::llm::dialects::Dialect;
 use crate::llm::errors::bounded;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::openai::Answer;
@@ -60,6 +61,10 @@ impl Provider for Mistral {
             }
         };
         post::write(ask, site, [root, &path], b"text/event-stream", told.as_slice(), out)
+    }
+
+    fn speaks(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Chat
     }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {

@@ -4,6 +4,7 @@
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::tick::UnixMs;
+use crate::llm::dialects::Dialect;
 use crate::llm::errors::said_of_body;
 use crate::llm::event::{Mark, Usage};
 use crate::llm::provider::{Framing, Named, Provider, Refusal, Said, Site};
@@ -181,6 +182,14 @@ macro_rules! providers {
                 }
             }
 
+            /// See [`Provider::speaks`].
+            pub fn speaks(&self, dialect: Dialect) -> bool {
+                match self {
+                    Stream::Idle => false,
+                    $(Stream::$kind(adapter) => adapter.speaks(dialect),)*
+                }
+            }
+
             /// See [`Provider::has_answered`].
             pub fn has_answered(&self) -> bool {
                 match self {
@@ -293,4 +302,10 @@ impl Kind {
     pub const NAMES: &'static [(&'static str, Kind)] = &ALL;
     /// Azure, whose address and key field differ.
     pub const AZURE: Kind = Kind::Like(VendorId::AZURE);
+
+    /// Whether a provider of this kind may have OpenAI's Responses API beside chat, at the same base URL
+    /// and with the same key.
+    pub fn may_have_responses(self) -> bool {
+        matches!(self, Kind::Openai | Kind::Like(_)) && self != Kind::AZURE
+    }
 }

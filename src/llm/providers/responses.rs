@@ -18,18 +18,25 @@
 //! nothing was told of. The terminal signal is `response.completed` or `response.incomplete`; `[DONE]`
 //! is none.
 //!
-//! Left out, since chat has no words for them: calls that the provider itself carries out, images,
-//! log-probabilities, encrypted reasoning, citations of files.
+//! A client of the same dialect gets all of it as it came (`pass`). For others some is left out, since they
+//! have no words for it: calls that the provider itself carries out, log-probabilities, citations of files.
+//! Encrypted reasoning goes out as the signature of its item, with the item's id.
 
+mod pass;
 mod read;
 mod refusal;
+mod send;
 mod told;
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
+use crate::base::tick::UnixMs;
+use crate::llm::dialects::Dialect;
 use crate::llm::errors::{error_fields, error_of, error_of_line, fault_of, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
-use crate::llm::provider::{Provider, Refusal, Refused, Said};
+use crate::llm::prompt::Family;
+use crate::llm::provider::{Provider, Refusal, Refused, Said, Site};
+use crate::llm::request::Ask;
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::json::{self, Kind, Top, Value};
 
@@ -44,6 +51,8 @@ pub struct Responses {
     calls: Vec<Call>,
     /// The item that events without an `output_index` are of.
     item: u64,
+    /// The item whose reasoning is being told.
+    thinking: Option<u64>,
     finished: bool,
     usage: Option<Usage>,
     said: Option<Said>,
@@ -75,7 +84,20 @@ impl Provider for Responses {
     const NAME: &'static str = "openai-responses";
     const BASE_URL: &'static str = "https://api.openai.com/v1";
     const KEY_VARIABLE: &'static str = "OPENAI_API_KEY";
-    const SENDS: bool = false;
+
+    fn send(
+        ask: &Ask,
+        body: &[u8],
+        site: &Site<'_>,
+        _wall: UnixMs,
+        out: &mut Buf,
+    ) -> Result<(), Fault> {
+        send::send(ask, body, site, out)
+    }
+
+    fn speaks(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Responses
+    }
 
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         if payload.trim_ascii() == b"[DONE]" {
@@ -98,6 +120,9 @@ impl Provider for Responses {
         }
         if self.finished {
             return Ok(Mark::Event);
+        }
+        if sink.told.dialect() == Dialect::Responses {
+            return self.pass(payload, &members, kind, sink);
         }
         let event = Event::read(payload, &members);
         let item = event.at.unwrap_or(self.item);
@@ -142,7 +167,9 @@ impl Provider for Responses {
         if !self.finished {
             return Err(Fault::Truncated);
         }
-        sink.finish(include_usage);
+        if sink.told.dialect() != Dialect::Responses {
+            sink.finish(include_usage);
+        }
         Ok(())
     }
 
@@ -162,6 +189,9 @@ impl Provider for Responses {
         }
         if json::find(body, &members, "output").is_none_or(|output| output.kind != Kind::Array) {
             return Err(Fault::BadFrame);
+        }
+        if sink.told.dialect() == Dialect::Responses {
+            return self.pass_whole(body, top, sink);
         }
         self.read_end(body, Some(top), b"completed", sink)?;
         sink.finish(true);
@@ -263,6 +293,7 @@ impl Responses {
             Strand::Refusal => sink.refuse(0, piece),
             Strand::Arguments => sink.args(0, tool.unwrap_or_default(), piece),
             Strand::Summary | Strand::Thought => {
+                self.think(item, sink);
                 if follows {
                     sink.reason(0, Piece::Raw(b"\\n\\n"));
                 }
@@ -296,9 +327,29 @@ impl Responses {
                 let content = json::get(bytes, item, "content");
                 let told = self.read_parts(bytes, content, Strand::Thought, at, sink)?;
                 let summary = json::get(bytes, item, "summary");
-                Ok(told.max(self.read_parts(bytes, summary, Strand::Summary, at, sink)?))
+                let told = told.max(self.read_parts(bytes, summary, Strand::Summary, at, sink)?);
+                self.sign(bytes, item, at, sink);
+                Ok(told)
             }
             _ => Ok(Mark::Event),
+        }
+    }
+
+    /// The reasoning of another item begins.
+    fn think(&mut self, item: u64, sink: &mut Sink<'_>) {
+        if self.thinking.replace(item) != Some(item) {
+            sink.thought(0);
+        }
+    }
+
+    /// Encrypted reasoning, as the signature of what was told of it. The provider holds it against the
+    /// item's id, so that both are given back together.
+    fn sign(&mut self, bytes: &[u8], item: Value, at: u64, sink: &mut Sink<'_>) {
+        let encrypted = string(bytes, item, "encrypted_content");
+        if !encrypted.is_empty() {
+            self.think(at, sink);
+            let signature = [string(bytes, item, "id"), b":", encrypted].concat();
+            sink.sign(0, Family::Openai, Piece::Raw(&signature));
         }
     }
 
@@ -412,6 +463,27 @@ impl Responses {
         status: &[u8],
         sink: &mut Sink<'_>,
     ) -> Result<(), Fault> {
+        let finish = self.outcome(bytes, response, status, sink)?;
+        self.tell_early(sink)?;
+        if self.parts.is_empty() && self.calls.is_empty() {
+            let output = response.and_then(|object| json::get(bytes, object, "output"));
+            for (at, item) in output.into_iter().flat_map(|o| json::items(bytes, o)).enumerate() {
+                self.read_item(bytes, item, at as u64, true, sink)?;
+            }
+        }
+        self.finished = true;
+        sink.stop(0, finish);
+        Ok(())
+    }
+
+    /// What an answer came to, and its counts.
+    fn outcome(
+        &mut self,
+        bytes: &[u8],
+        response: Option<Value>,
+        status: &[u8],
+        sink: &mut Sink<'_>,
+    ) -> Result<Finish, Fault> {
         let member = |name: &str| response.and_then(|object| json::get(bytes, object, name));
         if let Some(response) = response {
             begin(bytes, response, sink);
@@ -439,21 +511,11 @@ impl Responses {
             }
             _ => Some(Finish::Stop),
         };
-        let Some(finish) = finish else {
+        finish.ok_or_else(|| {
             let fields = error.map(|error| json::members(bytes, error).collect::<Top>());
             self.said = Some(fields.map_or_else(Said::default, |f| error_fields(bytes, &f)));
-            return Err(Fault::ErrorEvent);
-        };
-        self.tell_early(sink)?;
-        if self.parts.is_empty() && self.calls.is_empty() {
-            let output = member("output");
-            for (at, item) in output.into_iter().flat_map(|o| json::items(bytes, o)).enumerate() {
-                self.read_item(bytes, item, at as u64, true, sink)?;
-            }
-        }
-        self.finished = true;
-        sink.stop(0, finish);
-        Ok(())
+            Fault::ErrorEvent
+        })
     }
 
     /// Arguments that came with their call and never again.

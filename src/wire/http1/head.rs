@@ -346,9 +346,26 @@ pub fn list(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Whether `byte` may stand in a token (RFC 9110, 5.6.2).
 pub const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^'..=b'`' | b'|' | b'~')
-        || byte.is_ascii_alphanumeric()
+    TOKEN[byte as usize]
 }
+
+/// By a table: names are read and written byte by byte, several dozen for each message.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let octet = byte as u8;
+        let marks = b"!#$%&'*+-.^_`|~";
+        let mut mark = 0;
+        while mark < marks.len() {
+            table[byte] |= marks[mark] == octet;
+            mark += 1;
+        }
+        table[byte] |= octet.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    table
+};
 
 /// What the fields say about the connection and the body, before a verdict. `Host` and `Expect`
 /// mean something in requests only, so a response is not refused for them.

@@ -255,7 +255,8 @@ fn judge(request: &Request, raw: &[u8], addr: SocketAddr) -> Result<(), String> 
             "user-agent" => value.starts_with("firstbyte/"),
             _ => false,
         };
-        if !fits || request.values(name).len() != 1 {
+        let times = request.fields.iter().filter(|(other, _)| other == name).count();
+        if !fits || times != 1 {
             return Err(format!("the field {name}: {value}"));
         }
     }

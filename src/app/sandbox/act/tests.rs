@@ -1,10 +1,10 @@
 use super::*;
-use crate::app::sandbox::ask::{Ask, Call};
+use crate::app::sandbox::ask::Ask;
 use crate::app::sandbox::script::Script;
 
 fn act(script: &str, stream: bool, reused: bool) -> Act {
     let ask = Ask {
-        call: Call::Chat,
+        api: Api::Chat,
         model: "ok".into(),
         stream,
         usage: false,
@@ -15,7 +15,8 @@ fn act(script: &str, stream: bool, reused: bool) -> Act {
         prompt_tokens: 1,
     };
     let script = Script::parse(script).expect("a script");
-    let answer = Answer { name: "b".into(), id: "id-1".into(), created: 7, ask, script };
+    let answer =
+        Answer { name: "b".into(), id: "id-1".into(), created: 7, ask, script, stretch: None };
     Act::new(answer, reused)
 }
 

@@ -410,6 +410,15 @@ fn citations_of_addresses_are_told_with_their_text() {
     let cited = json!([{ "type": "web_search_result_location", "cited_text": "", "encrypted_index": "",
         "title": "X", "url": "https://x" }]);
     assert_eq!(whole(tell)["content"][0]["citations"], cited);
+    // What comes after its text still belongs to it; of a stream it is too late.
+    let late = |sink: &mut Sink<'_>| {
+        sink.text(0, text("a"));
+        sink.sign(0, Family::Gemini, text("s"));
+        sink.annotate(0, note);
+        sink.tool(0, text("t"), text("f"));
+    };
+    assert_eq!(whole(late)["content"][0]["citations"], cited);
+    assert!(!events(late).iter().any(|event| event.starts_with("citation")));
     // Without a text they have no place.
     let alone = |sink: &mut Sink<'_>| sink.annotate(0, note);
     assert_eq!(events(alone).len(), 3);

@@ -13,8 +13,8 @@ pub(super) fn write(sink: &mut Sink<'_>) {
     sink.out.extend(b",\"content\":[");
     let choice = std::mem::take(sink.told.choice(0));
     let mut first = true;
-    for block in &choice.blocks {
-        write_block(block, &mut first, sink.out);
+    for (at, block) in choice.blocks.iter().enumerate() {
+        write_block(block, &choice.blocks[at + 1..], &mut first, sink.out);
     }
     let refused = choice.blocks.iter().any(|block| matches!(block, Block::Refusal { .. }));
     sink.out.extend(b"],\"stop_reason\":\"");
@@ -25,10 +25,13 @@ pub(super) fn write(sink: &mut Sink<'_>) {
     *sink.told.choice(0) = choice;
 }
 
-fn write_block(block: &Block, first: &mut bool, out: &mut Buf) {
+fn write_block(block: &Block, rest: &[Block], first: &mut bool, out: &mut Buf) {
     match block {
-        Block::Text { text, annotations } => write_text(text, annotations, first, out),
-        Block::Refusal { text } => write_text(text, &[], first, out),
+        Block::Text { text, annotations } => {
+            let later = rest.iter().map_while(later_annotations).flatten();
+            write_text(text, annotations.iter().chain(later), first, out);
+        }
+        Block::Refusal { text } => write_text(text, [], first, out),
         Block::Reason { text, signature } => {
             if text.is_empty() && signature.is_none() {
                 return;
@@ -47,13 +50,26 @@ fn write_block(block: &Block, first: &mut bool, out: &mut Buf) {
     }
 }
 
+/// Annotations that came when their text was over; nothing at the next text.
+fn later_annotations(block: &Block) -> Option<&[Vec<u8>]> {
+    match block {
+        Block::Text { text, annotations } => text.is_empty().then_some(annotations),
+        _ => Some(&[]),
+    }
+}
+
 fn separate(first: &mut bool, out: &mut Buf) {
     if !std::mem::take(first) {
         out.push(b',');
     }
 }
 
-fn write_text(text: &Buf, annotations: &[Vec<u8>], first: &mut bool, out: &mut Buf) {
+fn write_text<'a>(
+    text: &Buf,
+    annotations: impl IntoIterator<Item = &'a Vec<u8>>,
+    first: &mut bool,
+    out: &mut Buf,
+) {
     if text.is_empty() {
         return;
     }
@@ -61,7 +77,7 @@ fn write_text(text: &Buf, annotations: &[Vec<u8>], first: &mut bool, out: &mut B
     out.extend(b"{\"type\":\"text\",\"text\":\"");
     out.extend(text.as_slice());
     out.push(b'"');
-    let citations: Vec<_> = annotations.iter().filter_map(|raw| citation(raw)).collect();
+    let citations: Vec<_> = annotations.into_iter().filter_map(|raw| citation(raw)).collect();
     if !citations.is_empty() {
         out.extend(b",\"citations\":");
         out.extend(serde_json::Value::Array(citations).to_string().as_bytes());

@@ -90,6 +90,10 @@ impl Provider for Openai {
         request(ask, line, body, &edits, site, out)
     }
 
+    fn speaks(&self, dialect: Dialect) -> bool {
+        dialect == Dialect::Chat
+    }
+
     fn feed(&mut self, payload: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault> {
         self.answer.feed(payload, sink)
     }

@@ -105,7 +105,7 @@ pub fn usage_of(bytes: &[u8], usage: Value) -> Option<Usage> {
         prompt: number(&["input_tokens"]).unwrap_or(0),
         completion: number(&["output_tokens"]).unwrap_or(0),
         cached: number(&["input_tokens_details", "cached_tokens"]).unwrap_or(0),
-        cache_write: 0,
+        cache_write: number(&["input_tokens_details", "cache_write_tokens"]).unwrap_or(0),
         reasoning: number(&["output_tokens_details", "reasoning_tokens"]).unwrap_or(0),
     })
 }

@@ -718,3 +718,258 @@ fn noise_never_panics() {
         }
     }
 }
+
+mod both_ways {
+    //! What goes up, and a client of the same dialect.
+
+    use super::*;
+    use crate::base::secret::Secret;
+    use crate::llm::dialects::Dialect;
+
+    fn sent(surface: Surface, body: &Json, key: &str) -> Result<String, Fault> {
+        let bytes = body.to_string().into_bytes();
+        let mut ask = Ask::read(surface, &bytes).unwrap();
+        ask.envelope.method = "POST";
+        ask.envelope.path = String::from("/responses");
+        ask.envelope.fields.push(("traceparent", b"00-1".to_vec()));
+        let key = Secret::new(key);
+        let site = Site {
+            authority: "host:1",
+            path: "/v1",
+            key: Some(&key),
+            model: "up",
+            ..Site::default()
+        };
+        let mut out = Buf::new();
+        Responses::send(&ask, &bytes, &site, UnixMs(0), &mut out)?;
+        Ok(String::from_utf8(out.as_slice().to_vec()).unwrap())
+    }
+
+    fn head_and_body(sent: &str) -> (&str, Json) {
+        let (head, body) = sent.split_once("\r\n\r\n").unwrap();
+        (head, serde_json::from_str(body).unwrap())
+    }
+
+    #[test]
+    fn a_chat_goes_up_translated() {
+        let chat = json!({ "model": "m", "stream": true, "provider": { "order": ["p"] },
+            "messages": [{ "role": "user", "content": "Hi" }] });
+        let got = sent(Surface::Chat, &chat, "secret").unwrap();
+        let (head, body) = head_and_body(&got);
+        let length = got.len() - head.len() - 4;
+        let expected = format!(
+            "POST /v1/responses HTTP/1.1\r\nhost: host:1\r\nauthorization: Bearer secret\r\n\
+             accept-encoding: identity\r\nuser-agent: firstbyte/{}\r\n\
+             accept: text/event-stream\r\ncontent-type: application/json\r\n\
+             traceparent: 00-1\r\ncontent-length: {length}",
+            env!("CARGO_PKG_VERSION"),
+        );
+        assert_eq!(head, expected);
+        let content = json!([{ "type": "input_text", "text": "Hi" }]);
+        assert_eq!(
+            body,
+            json!({ "store": false, "input": [{ "role": "user", "content": content }],
+                "model": "up", "stream": true })
+        );
+        assert_eq!(sent(Surface::Chat, &chat, "a\r\nb: c"), Err(Fault::Unsendable));
+        let embed = json!({ "model": "m", "input": "x" });
+        assert_eq!(sent(Surface::Embeddings, &embed, "k"), Err(Fault::Unsendable));
+    }
+
+    #[test]
+    fn the_same_dialect_goes_up_as_it_came() {
+        let body = json!({ "model": "m", "tools": [{ "type": "web_search" }], "store": true,
+            "previous_response_id": "resp_1", "x": [1.50, "\u{fc}"], "input": "Hi" });
+        let mut asked = body.clone();
+        asked["models"] = json!(["b"]);
+        let got = sent(Surface::Responses, &asked, "k").unwrap();
+        let expected = body.to_string().replace("\"m\"", "\"up\"");
+        assert!(got.ends_with(&format!("\r\n\r\n{expected}")), "{got}");
+        // What is stored there can be asked for without input.
+        let bare = json!({ "model": "m", "prompt": { "id": "pmpt_1" } });
+        assert!(sent(Surface::Responses, &bare, "k").unwrap().contains("pmpt_1"));
+        let foreign = json!({ "type": "reasoning", "summary": [], "encrypted_content": "firstbyte:anthropic:x" });
+        let told = json!({ "role": "user", "content": "Hi" });
+        let asked = json!({ "model": "m", "input": [foreign, told], "stream": false });
+        let got = sent(Surface::Responses, &asked, "k").unwrap();
+        assert_eq!(
+            head_and_body(&got).1,
+            json!({ "model": "up", "input": [told], "stream": false })
+        );
+    }
+
+    struct Passed {
+        out: String,
+        marks: Vec<Mark>,
+        end: Result<(), Fault>,
+        said: Option<Said>,
+        usage: Option<Usage>,
+        told: Told,
+    }
+
+    fn pass(whole: bool, payloads: &[&str]) -> Passed {
+        let (mut told, mut out, mut events) = (Told::new(Dialect::Responses), Buf::new(), 0);
+        let (mut adapter, mut marks, mut end) = (Responses::default(), Vec::new(), Ok(()));
+        let mut sink = Sink {
+            out: &mut out,
+            shown: "shown",
+            events: &mut events,
+            id: "req",
+            seconds: 9,
+            told: &mut told,
+        };
+        for payload in payloads {
+            if whole {
+                sink.told.gather();
+                end = adapter.whole(payload.as_bytes(), &mut sink);
+                break;
+            }
+            match adapter.feed(payload.as_bytes(), &mut sink) {
+                Ok(mark) => marks.push(mark),
+                Err(fault) => end = Err(fault),
+            }
+            if end.is_err() || marks.last() == Some(&Mark::End) {
+                break;
+            }
+        }
+        if !whole && end.is_ok() {
+            end = adapter.close(false, &mut sink);
+        }
+        let (said, usage) = (adapter.said(), adapter.usage());
+        let out = String::from_utf8(out.as_slice().to_vec()).unwrap();
+        Passed { out, marks, end, said, usage, told }
+    }
+
+    #[test]
+    fn events_pass_as_they_came_but_for_the_name() {
+        let events = [
+            (
+                r#"{"type":"response.created","sequence_number":0,"response":{"id":"resp_1", "model":"up-1","output":[]}}"#,
+                Mark::Event,
+            ),
+            (r#"{"type":"keepalive","sequence_number":1}"#, Mark::Idle),
+            (
+                r#"{"type":"response.output_item.added","sequence_number":2,"output_index":0,"item":{"type":"web_search_call","id":"ws_1"}}"#,
+                Mark::Content,
+            ),
+            (
+                r#"{"type":"response.web_search_call.searching","sequence_number":3,"output_index":0}"#,
+                Mark::Event,
+            ),
+            (
+                r#"{"type":"response.output_item.added","sequence_number":4,"output_index":1,"item":{"type":"message","content":[]}}"#,
+                Mark::Event,
+            ),
+            (
+                r#"{"type":"response.output_text.delta","sequence_number":5,"delta":"","item_id":"m"}"#,
+                Mark::Event,
+            ),
+            (
+                r#"{"type":"response.output_text.delta","sequence_number":6,"delta":"H\u00fc","item_id":"m","obfuscation":"xyz"}"#,
+                Mark::Content,
+            ),
+            (
+                r#"{"type":"response.output_text.done","sequence_number":7,"text":"H\u00fc"}"#,
+                Mark::Content,
+            ),
+            (
+                r#"{"type":"response.code_interpreter_call_code.delta","sequence_number":8,"delta":"1"}"#,
+                Mark::Content,
+            ),
+            (
+                r#"{"type":"response.image_generation_call.partial_image","sequence_number":9,"partial_image_b64":"QQ=="}"#,
+                Mark::Content,
+            ),
+            (
+                r#"{"type":"response.completed","sequence_number":10,"response":{"status":"completed","model":"up-1","usage":{"input_tokens":1,"output_tokens":2},"z":[1.0]}}"#,
+                Mark::End,
+            ),
+        ];
+        let payloads = events.map(|(payload, _)| payload);
+        let got = pass(false, &payloads);
+        assert_eq!(got.end, Ok(()));
+        assert_eq!(got.marks, events.map(|(_, mark)| mark));
+        let expected: String = payloads
+            .iter()
+            .map(|payload| {
+                let kind = payload.split('"').nth(3).unwrap();
+                format!("event: {kind}\ndata: {}\n\n", payload.replace("up-1", "shown"))
+            })
+            .collect();
+        assert_eq!(got.out, expected);
+        assert_eq!(got.usage.map(|usage| (usage.prompt, usage.completion)), Some((1, 2)));
+        // Cut anywhere it has no end, and nothing is made up.
+        for end in 0..payloads.len() - 1 {
+            let got = pass(false, &payloads[..=end]);
+            assert_eq!(got.end, Err(Fault::Truncated), "after {end}");
+            assert!(expected.starts_with(&got.out), "after {end}");
+        }
+    }
+
+    #[test]
+    fn a_failure_is_not_passed_on() {
+        let begun = r#"{"type":"response.created","sequence_number":0,"response":{"model":"up"}}"#;
+        for failure in [
+            r#"{"type":"response.failed","sequence_number":1,"response":{"status":"failed","error":{"code":"server_error","message":"Oops"}}}"#,
+            r#"{"type":"error","sequence_number":1,"error":{"type":"server_error","code":"server_error","message":"Oops"}}"#,
+            r#"{"type":"error","sequence_number":1,"code":"server_error","message":"Oops","param":null}"#,
+        ] {
+            let mut got = pass(false, &[begun, failure]);
+            assert_eq!(got.end, Err(Fault::ErrorEvent));
+            assert_eq!(got.said.unwrap().message, "Oops");
+            assert!(!got.out.contains("Oops"));
+            // The gateway's own goes on counting.
+            let mut out = Buf::new();
+            let report = crate::llm::dialects::ErrorReport {
+                status: 502,
+                text: crate::llm::dialects::ErrorText::default(),
+                metadata: None,
+                id: "req",
+            };
+            Dialect::Responses.writer().error_event(&report, &mut got.told, &mut out);
+            let out = String::from_utf8(out.as_slice().to_vec()).unwrap();
+            assert!(out.contains("\"sequence_number\":1,"), "{out}");
+        }
+    }
+
+    #[test]
+    fn whole_answers_pass_as_they_came_but_for_the_name() {
+        for status in ["completed", "incomplete", "queued", "in_progress"] {
+            let body = format!(
+                r#"{{"id":"resp_1", "status":"{status}","model":"up-1","output":[{{"type":"x"}}],"z":1.0}}"#
+            );
+            let got = pass(true, &[&body]);
+            assert_eq!(got.end, Ok(()), "{status}");
+            assert_eq!(got.out, body.replace("up-1", "shown"));
+        }
+        let failed =
+            r#"{"status":"failed","error":{"code":"server_error","message":"Oops"},"output":[]}"#;
+        let got = pass(true, &[failed]);
+        assert_eq!((got.end, got.out.as_str()), (Err(Fault::ErrorEvent), ""));
+    }
+
+    #[test]
+    fn encrypted_reasoning_is_a_signature() {
+        let item = |text: &str, encrypted: &str| {
+            json!({ "type": "reasoning", "id": "rs_1", "encrypted_content": encrypted,
+                "summary": [{ "type": "summary_text", "text": text }] })
+        };
+        let got = play(&[
+            json!({ "type": "response.output_item.added", "output_index": 0, "item": item("", "early") }),
+            json!({ "type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "hm" }),
+            json!({ "type": "response.output_item.done", "output_index": 0, "item": item("hm", "gAAA") }),
+            json!({ "type": "response.output_text.delta", "output_index": 1, "delta": "Hi" }),
+            json!({ "type": "response.completed", "response": { "status": "completed" } }),
+        ]);
+        let thought = json!([{ "type": "thinking", "thinking": "hm", "signature": "firstbyte:openai:rs_1:gAAA" }]);
+        let chunks = got.chunks();
+        let blocks: Vec<_> = chunks
+            .iter()
+            .map(|chunk| &chunk["choices"][0]["delta"]["thinking_blocks"])
+            .filter(|blocks| blocks.is_array())
+            .collect();
+        assert_eq!(blocks, [&thought]);
+        let body = json!({ "status": "completed", "output": [item("hm", "gAAA")] });
+        assert_eq!(whole(&body).0["choices"][0]["message"]["thinking_blocks"], thought);
+    }
+}
