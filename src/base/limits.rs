@@ -63,6 +63,19 @@ pub const DRAIN_REST_BYTES: usize = 64 * KIB;
 pub const HEAD_MS: u32 = 10_000;
 /// How long a client may take between two reads of a request body, in ms.
 pub const BODY_MS: u32 = 30_000;
+/// Bytes a second that a client must send of a head or body: a bad mobile line does tens of times that.
+pub const RATE_BYTES_MIN: u32 = 512;
+/// How long a head or body may come slower than that, in ms: packets are lost and sent again.
+pub const RATE_GRACE_MS: u32 = 20_000;
+/// How late the event loop may run before new requests are shed, in ms: one that is half a second behind
+/// makes everybody wait, and has more to do than it can.
+pub const LAG_MS: u32 = 500;
+/// Connections that are told why they are refused, for each core; any more are only closed.
+pub const REFUSALS_MAX: u32 = 256;
+/// Bytes of a shed request's body that are read away so that its connection can stay.
+pub const SHED_BODY_BYTES_MAX: usize = 64 * KIB;
+/// After a refusal for overload, in ms: what `retry-after` says.
+pub const SHED_RETRY_MS: u32 = 1_000;
 /// How long an idle client connection is kept, in ms.
 pub const KEEP_ALIVE_MS: u32 = 75_000;
 /// How long a client may take to accept bytes, in ms.

@@ -6,7 +6,7 @@ use crate::base::tick::Ms;
 use crate::net::beacon::Level;
 use crate::net::conn;
 use crate::net::core::Core;
-use crate::rt::{Accept as _, Rt, Stop as _, is_stopped};
+use crate::rt::{Accept as _, Rt, Stop as _, is_exhausted, is_stopped};
 
 /// Accepts until the core drains.
 pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
@@ -34,17 +34,27 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
             }
         };
         match accepted {
-            Ok((reader, writer, _peer)) if core.enter() => {
-                core.rt.spawn(conn::run(core.clone(), reader, writer));
-            }
-            // Over the limit: a reset costs nobody anything, and says try again.
-            Ok((reader, writer, _peer)) => R::abort(reader, writer),
+            Ok((reader, writer, peer)) => match core.enter(peer.ip()) {
+                Ok(entry) => core.rt.spawn(conn::run(core.clone(), entry, reader, writer)),
+                Err(_) => match core.refuse() {
+                    Some(place) => {
+                        core.rt.spawn(conn::refuse(core.clone(), place, reader, writer));
+                    }
+                    // Too many even to be told: a reset costs nobody anything, and says try again.
+                    None => R::abort(reader, writer),
+                },
+            },
             Err(error) if is_stopped(&error) => return,
-            // Out of descriptors, or the peer is gone already: a pause keeps this from spinning.
-            Err(_) => core.rt.sleep_until(core.rt.now() + PAUSE).await,
+            Err(error) => {
+                if is_exhausted(&error) {
+                    core.miss_descriptor();
+                }
+                // Or the peer is gone already: a pause keeps this from spinning.
+                core.rt.sleep_until(core.rt.now() + PAUSE).await;
+            }
         }
     }
 }
 
-/// After a failed accept.
+/// After a failed accept: short enough that nobody waits for long once descriptors are back.
 const PAUSE: Ms = Ms(20);

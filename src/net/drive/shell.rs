@@ -12,6 +12,7 @@ use crate::base::fail::Fault;
 use crate::base::ids::EndpointId;
 use crate::base::limits;
 use crate::base::tick::Tick;
+use crate::config::HalfClose;
 use crate::exchange::phase::LaneId;
 use crate::exchange::{Cx, Exchange, Input, Output, Side};
 use crate::net::conn::Down;
@@ -356,7 +357,12 @@ impl<'a, R: Rt> Shell<'a, R> {
                 self.seat(lane, conn);
                 self.step(Input::Dialed { lane, reused: false });
             }
-            Err(fault) => self.step(Input::Broke { lane, fault, write: false }),
+            Err(fault) => {
+                if fault == Fault::NoDescriptor {
+                    self.core.miss_descriptor();
+                }
+                self.step(Input::Broke { lane, fault, write: false });
+            }
         }
     }
 
@@ -525,6 +531,8 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         match result {
             Ok(count) if count > 0 => self.watch(),
+            // Its sending is over, its reading is not: nothing more is watched for.
+            Ok(_) if self.snapshot.server.half_close == HalfClose::Serve => {}
             Ok(_) | Err(_) => self.step(Input::Gone),
         }
     }
