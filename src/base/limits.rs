@@ -40,15 +40,18 @@ pub const CHOICES_MAX: usize = 128;
 
 /// The first receive buffer of a stream: an event or two; it grows when reads fill it.
 pub const READ_BYTES_MIN: usize = 4 * KIB;
-/// The largest receive buffer of a stream.
-pub const READ_BYTES_MAX: usize = 64 * KIB;
+/// The largest receive buffer of a stream: twice a TLS record, which is more than any model says at once.
+pub const READ_BYTES_MAX: usize = 32 * KIB;
 /// Bytes that the kernel takes for a client beyond what is on its way to it: a write goes on when it has
 /// less, so a reader of a few KB a second is seen to read.
 pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
-/// Bytes that may wait for a slow client before reading upstream stops.
-pub const BACKLOG_BYTES_MAX: usize = 64 * KIB;
+/// Bytes that may wait for a slow client, those of the write under way included, before reading upstream
+/// stops.
+pub const BACKLOG_BYTES_MAX: usize = 32 * KIB;
+/// Bytes that a stream may hold for a client that does not read, an event that is larger than a read apart.
+pub const STREAM_BYTES_MAX: usize = 128 * KIB;
 /// Bytes of a next request that are read while an answer is still under way.
-pub const PIPELINE_BYTES_MAX: usize = 64 * KIB;
+pub const PIPELINE_BYTES_MAX: usize = 16 * KIB;
 
 /// Idle connections kept for one endpoint and core.
 pub const POOL_IDLE_MAX: usize = 128;
@@ -86,5 +89,7 @@ pub const HEARTBEAT_MS: u32 = 10_000;
 const _: () = assert!(HOLD_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX);
 const _: () = assert!(READ_BYTES_MAX <= BACKLOG_BYTES_MAX);
+// One read more than the backlog, told anew in twice as many bytes, and the buffer that it came in.
+const _: () = assert!(BACKLOG_BYTES_MAX + 3 * READ_BYTES_MAX <= STREAM_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(PLAN_ATTEMPTS_MAX <= u8::MAX as usize);

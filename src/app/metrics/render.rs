@@ -74,7 +74,8 @@ impl Metrics {
 
     /// What is too much, and how near that is.
     fn load(&self, text: &mut Text, shared: &Shared) {
-        let help = "Connections and requests that were refused since there was too much, by reason.";
+        let help =
+            "Connections and requests that were refused since there was too much, by reason.";
         text.family("firstbyte_shed_total", Counter, help);
         for why in Shed::ALL {
             text.sample(&[("reason", why.name())], self.sum(|row| &row.shed[why as usize]));

@@ -440,8 +440,9 @@ impl<'a, R: Rt> Shell<'a, R> {
             self.step(Input::Received { lane, rx: &mut plain });
         }
         plain.clear();
+        let crowded = self.exchange.is_crowded();
         let io = &mut self.lanes[lane.index()];
-        if !io.closing && io.reader.is_some() {
+        if !io.closing && io.reader.is_some() && !crowded {
             io.plain = plain;
         }
         match opened {
@@ -454,8 +455,10 @@ impl<'a, R: Rt> Shell<'a, R> {
     /// Keeps a receive buffer's memory for the lane's next read.
     fn put_back(&mut self, lane: LaneId, mut rx: Buf) {
         rx.clear();
+        let crowded = self.exchange.is_crowded();
         let io = &mut self.lanes[lane.index()];
-        if !io.closing && io.rx.capacity() == 0 {
+        // For a client that does not read it may be long until the next one.
+        if !io.closing && io.rx.capacity() == 0 && !crowded {
             io.rx = rx;
         }
     }
