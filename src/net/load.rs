@@ -87,7 +87,7 @@ pub(super) const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\n\
 content-type: application/json\r\n\
 retry-after: 1\r\n\
 connection: close\r\n\
-content-length: 129\r\n\
+content-length: 134\r\n\
 \r\n\
 {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"code\":\"overloaded\",\
 \"message\":\"the gateway has too many connections\",\"param\":null}}";

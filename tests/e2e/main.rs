@@ -21,6 +21,7 @@ mod http;
 mod life;
 mod messages;
 mod natives;
+mod overload;
 mod rig;
 mod sandbox;
 mod tls;
