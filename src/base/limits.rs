@@ -40,14 +40,15 @@ pub const CHOICES_MAX: usize = 128;
 
 /// The first receive buffer of a stream: an event or two; it grows when reads fill it.
 pub const READ_BYTES_MIN: usize = 4 * KIB;
-/// The largest receive buffer of a stream: twice a TLS record, which is more than any model says at once.
-pub const READ_BYTES_MAX: usize = 32 * KIB;
+/// The largest receive buffer of a stream: more than a TLS record, and than any model says at once. What
+/// is told of one fits 32 KiB, where a vector that doubles would take the next step.
+pub const READ_BYTES_MAX: usize = 24 * KIB;
 /// Bytes that the kernel takes for a client beyond what is on its way to it: a write goes on when it has
 /// less, so a reader of a few KB a second is seen to read.
 pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 /// Bytes that may wait for a slow client, those of the write under way included, before reading upstream
 /// stops.
-pub const BACKLOG_BYTES_MAX: usize = 32 * KIB;
+pub const BACKLOG_BYTES_MAX: usize = 24 * KIB;
 /// Bytes that a stream may hold for a client that does not read, an event that is larger than a read apart.
 pub const STREAM_BYTES_MAX: usize = 128 * KIB;
 /// Bytes of a next request that are read while an answer is still under way.

@@ -168,8 +168,8 @@ struct Down {
     filling: Buf,
     /// A write is under way.
     writing: bool,
-    /// How long that write was at its start.
-    flying: usize,
+    /// How long that write was at its start, and the memory that it holds.
+    flying: (usize, usize),
     /// The answer is complete: the end of the framing goes with the last bytes.
     ended: bool,
     /// The end of the framing was handed over.
@@ -283,10 +283,10 @@ impl Exchange {
 
     /// Whether so much waits for the client that nothing more is read for it.
     pub fn is_crowded(&self) -> bool {
-        self.down.flying + self.down.filling.len() >= limits::BACKLOG_BYTES_MAX
+        self.down.flying.0 + self.down.filling.len() >= limits::BACKLOG_BYTES_MAX
     }
 
-    /// What is held for a client, in bytes: the write under way, and the memory of what waits behind it.
+    /// The memory that is held for a client, in bytes: the write under way and what waits behind it.
     pub fn backlog_bytes(&self) -> usize {
         let lanes: &[Option<Box<Lane>>] = match &self.phase {
             Phase::Trying(race) | Phase::Opened(race) => &race.lanes,
@@ -298,7 +298,7 @@ impl Exchange {
         };
         let lanes = lanes.iter().flatten().map(|lane| &**lane).chain(relayed);
         let held: usize = lanes.map(|lane| lane.held.capacity() + lane.torn.capacity()).sum();
-        self.down.flying + self.down.filling.capacity() + self.down.head.capacity() + held
+        self.down.flying.1 + self.down.filling.capacity() + self.down.head.capacity() + held
     }
 
     /// Takes back the memory of a `Write` to the client whose bytes are gone.
@@ -343,7 +343,7 @@ impl Exchange {
         match side {
             Side::Down => {
                 self.down.writing = !done;
-                self.down.flying = if done { 0 } else { self.down.flying };
+                self.down.flying = if done { (0, 0) } else { self.down.flying };
                 self.down.write_by = if done { Tick::NEVER } else { cx.now + self.client.patience };
             }
             Side::Up(id) => {
@@ -427,7 +427,7 @@ impl Down {
         let seal = self.ended && !self.sealed;
         self.sealed |= seal;
         let out = answer::frame(&mut self.head, &mut self.filling, self.framing, seal);
-        self.flying = out.len();
+        self.flying = (out.len(), out.capacity());
         out
     }
 }
