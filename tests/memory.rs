@@ -180,12 +180,13 @@ impl Gateway {
 
     /// Resident memory in KiB once it has stopped growing.
     fn settled(&self) -> usize {
-        let (mut last, mut same) = (0, 0);
-        while same < 10 {
+        let (mut last, mut since) = (0, Instant::now());
+        while since.elapsed() < Duration::from_millis(500) {
             let now = self.resident();
-            same = if now == last { same + 1 } else { 0 };
-            last = now;
-            std::thread::sleep(Duration::from_millis(50));
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            std::thread::yield_now();
         }
         last
     }

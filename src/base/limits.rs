@@ -90,7 +90,5 @@ pub const HEARTBEAT_MS: u32 = 10_000;
 const _: () = assert!(HOLD_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX);
 const _: () = assert!(READ_BYTES_MAX <= BACKLOG_BYTES_MAX);
-// One read more than the backlog, told anew in twice as many bytes, and the buffer that it came in.
-const _: () = assert!(BACKLOG_BYTES_MAX + 3 * READ_BYTES_MAX <= STREAM_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(PLAN_ATTEMPTS_MAX <= u8::MAX as usize);

@@ -432,5 +432,9 @@ impl Down {
     }
 }
 
+// One read more than the backlog, told anew in twice as many bytes, and the buffer that it came in.
+const _: () =
+    assert!(limits::BACKLOG_BYTES_MAX + 3 * limits::READ_BYTES_MAX <= limits::STREAM_BYTES_MAX);
+
 #[cfg(test)]
 mod tests;
