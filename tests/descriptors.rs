@@ -31,7 +31,7 @@ fn a_process_without_descriptors_recovers() {
             eprintln!("skipped on {driver}: this machine refuses it");
             continue;
         };
-        let warning = "connections_max = 1000 needs 2064 descriptors, and 64 are allowed";
+        let warning = "connections_max = 1000 needs 2128 descriptors, and 64 are allowed";
         assert!(gateway.said(warning), "{driver}: {:?}", gateway.log.lock().unwrap());
         let mut first = connect(gateway.addr);
         assert!(chat(&mut first).starts_with("HTTP/1.1 200"), "{driver}");

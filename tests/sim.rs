@@ -405,7 +405,7 @@ async fn ask(rt: SimRt, gateway: SocketAddr, seed: u64, results: Rc<RefCell<Vec<
         );
         // In two parts, some so late that the gateway has given up.
         let at = rng.below(request.len() as u32) as usize;
-        let pause = if rng.one_in(8) { Ms(rng.below(40_000)) } else { Ms(0) };
+        let pause = if rng.one_in(20) { Ms(rng.below(40_000)) } else { Ms(0) };
         if !send(&mut writer, &request.as_bytes()[..at]).await {
             return;
         }
@@ -578,7 +578,7 @@ fn snapshot(rng: &mut Rng, providers: &[SocketAddr]) -> Snapshot {
         "rate_min = \"64KiB\"\nrate_grace = \"1s\"\n",
         "half_close = \"serve\"\n",
     ] {
-        if rng.one_in(8) {
+        if rng.one_in(16) {
             text += line;
         }
     }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::Duration;
 
+use crate::base::limits;
 use crate::config::Server;
 use crate::net::core::Shared;
 
@@ -15,8 +16,9 @@ use crate::net::core::Shared;
 const PERIOD: Duration = Duration::from_millis(100);
 /// Descriptors of a connection: its own, and one to a provider.
 const PER_CONNECTION: u64 = 2;
-/// Descriptors for listeners, rings, logs, the admin listener, and what is resolved or fetched.
-const RESERVE: u64 = 64;
+/// Descriptors for listeners, rings, logs, the admin listener, what is resolved or fetched, and connections
+/// that are refused.
+const RESERVE: u64 = 64 + limits::REFUSALS_MAX as u64;
 /// Connections that are never forbidden for want of descriptors.
 const CONNECTIONS_MIN: u64 = 16;
 /// Descriptors below which a gateway is cramped.
@@ -150,15 +152,15 @@ mod tests {
 
     #[test]
     fn connections_fit_the_descriptors_or_it_is_told() {
-        assert_eq!(fit(None, 1_000_064), (500_000, None));
+        assert_eq!(fit(None, 1_000_128), (500_000, None));
         let (connections, warning) = fit(None, 1_024);
-        assert_eq!(connections, 480);
+        assert_eq!(connections, 448);
         assert!(warning.unwrap().contains("only 1024 descriptors"));
         assert_eq!(fit(None, 10).0, 16);
         assert_eq!(fit(None, u64::MAX).0, u32::MAX);
-        assert_eq!(fit(Some(480), 1_024), (480, None));
-        let (connections, warning) = fit(Some(481), 1_024);
-        assert_eq!(connections, 481, "what is written stands");
+        assert_eq!(fit(Some(448), 1_024), (448, None));
+        let (connections, warning) = fit(Some(449), 1_024);
+        assert_eq!(connections, 449, "what is written stands");
         assert!(warning.unwrap().contains("needs 1026 descriptors, and 1024 are allowed"));
     }
 

@@ -74,8 +74,8 @@ pub const RATE_GRACE_MS: u32 = 20_000;
 /// How late the event loop may run before new requests are shed, in ms: one that is half a second behind
 /// makes everybody wait, and has more to do than it can.
 pub const LAG_MS: u32 = 500;
-/// Connections that are told why they are refused, for each core; any more are only closed.
-pub const REFUSALS_MAX: u32 = 256;
+/// Connections that are told at once why they are refused; any more are only closed.
+pub const REFUSALS_MAX: u32 = 64;
 /// Bytes of a shed request's body that are read away so that its connection can stay.
 pub const SHED_BODY_BYTES_MAX: usize = 64 * KIB;
 /// After a refusal for overload, in ms: what `retry-after` says.

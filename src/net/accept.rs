@@ -6,6 +6,7 @@ use crate::base::tick::Ms;
 use crate::net::beacon::Level;
 use crate::net::conn;
 use crate::net::core::Core;
+use crate::net::load::Refusing;
 use crate::rt::{Accept as _, Rt, Stop as _, is_exhausted, is_stopped};
 
 /// Accepts until the core drains.
@@ -36,7 +37,7 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
         match accepted {
             Ok((reader, writer, peer)) => match core.enter(peer.ip()) {
                 Ok(entry) => core.rt.spawn(conn::run(core.clone(), entry, reader, writer)),
-                Err(_) => match core.refuse() {
+                Err(_) => match Refusing::take(&core.shared) {
                     Some(place) => {
                         core.rt.spawn(conn::refuse(core.clone(), place, reader, writer));
                     }
@@ -46,15 +47,18 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
             },
             Err(error) if is_stopped(&error) => return,
             Err(error) => {
+                let mut pause = PAUSE;
                 if is_exhausted(&error) {
                     core.miss_descriptor();
+                    pause = EXHAUSTED_PAUSE;
                 }
-                // Or the peer is gone already: a pause keeps this from spinning.
-                core.rt.sleep_until(core.rt.now() + PAUSE).await;
+                core.rt.sleep_until(core.rt.now() + pause).await;
             }
         }
     }
 }
 
-/// After a failed accept: short enough that nobody waits for long once descriptors are back.
-const PAUSE: Ms = Ms(20);
+/// After an accept that failed since the peer was gone already: just no spin, whatever else it is.
+const PAUSE: Ms = Ms(1);
+/// Without descriptors: short enough that nobody waits for long once they are back.
+const EXHAUSTED_PAUSE: Ms = Ms(20);

@@ -17,10 +17,10 @@ use crate::exchange::ledger::Ledger;
 use crate::llm::dialects::ErrorText;
 use crate::llm::request::Surface;
 use crate::net::beacon::Level;
-use crate::net::core::{Core, Entry, Refusing, Snapshot};
+use crate::net::core::{Core, Entry, Snapshot};
 use crate::net::drive;
 use crate::net::intake::{self, Intake};
-use crate::net::load::{self, Seat, Shed};
+use crate::net::load::{self, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
 use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, until};
 use crate::wire::http1::body::Body;
@@ -70,7 +70,7 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, entry: Entry<R>, reader: R::Reader, w
 /// answer for one to an earlier request, and read away for a moment, so that no reset overtakes it.
 pub(super) async fn refuse<R: Rt>(
     core: Rc<Core<R>>,
-    place: Refusing<R>,
+    place: Refusing,
     reader: R::Reader,
     writer: R::Writer,
 ) {

@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::base::ids::{CoreId, EndpointId, Table as Rows};
-use crate::base::limits;
 use crate::base::rng::Rng;
 use crate::base::tick::Ms;
 use crate::config::{GatewayKey, Server};
@@ -128,8 +127,6 @@ pub struct Core<R: Rt> {
     pub lateness: Lateness,
     turn: Cell<u32>,
     live: Cell<usize>,
-    /// Connections that are being told why they are refused.
-    refusing: Cell<u32>,
 }
 
 impl<R: Rt> Core<R> {
@@ -145,7 +142,6 @@ impl<R: Rt> Core<R> {
             lateness: Lateness::default(),
             turn: Cell::new(0),
             live: Cell::new(0),
-            refusing: Cell::new(0),
         })
     }
 
@@ -173,15 +169,6 @@ impl<R: Rt> Core<R> {
         Ok(Entry { core: self.clone(), client })
     }
 
-    /// A place among those that are told why they are refused, if there is one.
-    pub(super) fn refuse(self: &Rc<Self>) -> Option<Refusing<R>> {
-        let free = self.refusing.get() < limits::REFUSALS_MAX;
-        free.then(|| {
-            self.refusing.set(self.refusing.get() + 1);
-            Refusing(self.clone())
-        })
-    }
-
     /// Tells that a descriptor was missing, and gives up an idle connection for it.
     pub(super) fn miss_descriptor(&self) {
         let news = self.shared.load.exhausted(self.rt.now());
@@ -202,15 +189,6 @@ impl<R: Rt> Drop for Entry<R> {
         core.shared.load.disconnect(self.client);
         core.live.set(core.live.get() - 1);
         core.shared.watch.disconnected(core.id);
-    }
-}
-
-/// A connection that is told why it is refused.
-pub(super) struct Refusing<R: Rt>(Rc<Core<R>>);
-
-impl<R: Rt> Drop for Refusing<R> {
-    fn drop(&mut self) {
-        self.0.refusing.set(self.0.refusing.get() - 1);
     }
 }
 

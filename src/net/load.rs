@@ -97,6 +97,8 @@ content-length: 134\r\n\
 pub struct Load {
     connections: AtomicU32,
     in_flight: AtomicU32,
+    /// Connections that are being told why they are refused.
+    refusing: AtomicU32,
     resident: AtomicU64,
     over_memory: AtomicBool,
     /// When a descriptor was last missing, in microseconds; 0: none is.
@@ -181,6 +183,23 @@ impl Load {
         at != 0
             && Tick(at) + RECOVERED_AFTER < now
             && self.exhausted.compare_exchange(at, 0, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+/// A place among the connections that are told why they are refused; free again when it is dropped.
+pub(super) struct Refusing(Arc<Shared>);
+
+impl Refusing {
+    /// Takes one, if there is one.
+    pub(super) fn take(shared: &Arc<Shared>) -> Option<Refusing> {
+        let taken = take(&shared.load.refusing, Some(limits::REFUSALS_MAX));
+        taken.then(|| Refusing(shared.clone()))
+    }
+}
+
+impl Drop for Refusing {
+    fn drop(&mut self) {
+        self.0.load.refusing.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
