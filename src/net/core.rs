@@ -237,7 +237,7 @@ async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
         let due = core.rt.now() + TICK;
         core.rt.sleep_until(due).await;
         let now = core.rt.now();
-        core.lateness.tell(now - due);
+        core.lateness.tell(now - due, core.shared.snapshot().server.lag_max);
         core.shared.watch.late(core.id, core.lateness.now());
         if core.shared.load.recovered(now) {
             core.shared.watch.descriptors_again(core.id);

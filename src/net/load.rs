@@ -223,31 +223,61 @@ fn client_of(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// How late one core's event loop is: the least of its last ticks, so that one long step is no overload,
-/// and a queue that does not go away is.
+/// How late one core's event loop is, and what share of its requests is shed for it. The lateness is the
+/// least of the last ticks, so that one long step is no overload, and a queue that does not go away is. The
+/// share rises with it and falls slowly: to refuse all for a moment would empty the queue, and leave the core
+/// idle until the next tick.
 #[derive(Default)]
 pub struct Lateness {
     last: Cell<[Ms; 3]>,
+    /// Of a thousand requests.
+    share: Cell<u32>,
+    /// What of it was not yet shed.
+    owed: Cell<u32>,
 }
 
 impl Lateness {
-    /// A tick came so late.
-    pub(super) fn tell(&self, late: Ms) {
+    /// A tick came so late; `most` is `lag_max`.
+    pub(super) fn tell(&self, late: Ms, most: Option<Ms>) {
         let [_, second, third] = self.last.get();
         self.last.set([second, third, late]);
+        let (now, share) = (self.now(), self.share.get());
+        self.share.set(match most {
+            None => 0,
+            Some(most) if now > most => {
+                let step = SHARE_UP.saturating_mul(now.0) / most.0.max(1);
+                (share + step.min(SHARE_UP_MAX)).min(SHARE_MAX)
+            }
+            Some(_) => share.saturating_sub(SHARE_DOWN),
+        });
     }
 
     /// How late.
     pub fn now(&self) -> Ms {
         self.last.get().into_iter().min().unwrap_or_default()
     }
+
+    /// Whether the next request is one of those that are shed.
+    pub(super) fn sheds(&self) -> bool {
+        let owed = self.owed.get() + self.share.get();
+        self.owed.set(owed % 1000);
+        owed >= 1000
+    }
 }
+
+/// By how much of a thousand the share rises at a tick that is as late as it may be; later ones more, up
+/// to a limit. Ticks of a core that is late are seldom, those of one that is not are often.
+const SHARE_UP: u32 = 50;
+const SHARE_UP_MAX: u32 = 300;
+const SHARE_DOWN: u32 = 10;
+/// Some are served even so: by them it shows that it is over.
+const SHARE_MAX: u32 = 950;
 
 /// Whether a request is shed, as far as its head can tell.
 pub(super) fn judge(
     shared: &Shared,
     snapshot: &Snapshot,
-    late: Ms,
+    lateness: &Lateness,
     key: Option<KeyId>,
     has_body: bool,
 ) -> Option<Shed> {
@@ -255,7 +285,7 @@ pub(super) fn judge(
     let full = |count: &AtomicU32, most: Option<u32>| {
         most.is_some_and(|most| count.load(Ordering::Relaxed) >= most)
     };
-    if server.lag_max.is_some_and(|most| late > most) {
+    if lateness.sheds() {
         return Some(Shed::Lag);
     }
     if has_body && load.is_over_memory() {
@@ -401,8 +431,35 @@ mod tests {
     fn one_late_tick_is_no_overload() {
         let late = Lateness::default();
         for (ms, now) in [(900, 0), (0, 0), (900, 0), (700, 0), (800, 700), (1, 1), (900, 1)] {
-            late.tell(Ms(ms));
+            late.tell(Ms(ms), None);
             assert_eq!(late.now(), Ms(now));
+            assert!(!late.sheds(), "off");
         }
+        for ms in [0, 0, 0, 900, 900, 1] {
+            late.tell(Ms(ms), Some(Ms(500)));
+            assert!(!late.sheds(), "{ms}");
+        }
+    }
+
+    #[test]
+    fn the_share_that_is_shed_rises_and_falls() {
+        let late = Lateness::default();
+        let shed = || (0..1000).filter(|_| late.sheds()).count();
+        let tell = |ms, times| (0..times).for_each(|_| late.tell(Ms(ms), Some(Ms(500))));
+        tell(501, 2);
+        assert_eq!(shed(), 0);
+        tell(501, 1);
+        assert_eq!(shed(), 50);
+        tell(501, 3);
+        assert_eq!(shed(), 200);
+        // Twice as late, twice as quickly; then as quickly as may be.
+        tell(1_000, 4);
+        assert_eq!(shed(), 500);
+        tell(60_000, 100);
+        assert_eq!(shed(), 950);
+        tell(0, 10);
+        assert_eq!(shed(), 850);
+        tell(0, 85);
+        assert_eq!(shed(), 0);
     }
 }
