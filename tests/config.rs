@@ -120,6 +120,9 @@ fn the_full_file_says_the_defaults() {
     let usual = load(&read("minimal.toml")).map_err(|p| lines(&p)).unwrap();
     let mut server = config.server.clone();
     server.connections_max = None;
+    server.connections_per_client = None;
+    server.in_flight_max = None;
+    server.memory_max = None;
     assert_eq!(server, usual.server);
     let mut settings = config.settings.clone();
     assert_eq!(settings.hold_max.take(), Some(64 << 10));
@@ -147,6 +150,7 @@ fn the_full_file_says_the_defaults() {
     assert_eq!((aws.region.as_str(), bedrock.keys.len()), ("us-east-1", 0));
     // The hash of "test", which the file gives in hex.
     assert_eq!(config.auth[1].sha256[..4], [0x9f, 0x86, 0xd0, 0x81]);
+    assert_eq!(config.auth[1].in_flight_max, Some(50));
 }
 
 #[test]

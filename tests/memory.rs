@@ -30,7 +30,7 @@ fn streams_and_idle_connections_are_cheap() {
         return;
     }
     for driver in ["io_uring", "epoll"] {
-        let upstream = provider();
+        let upstream = provider(0);
         let Some(gateway) = Gateway::start(driver, upstream) else {
             eprintln!("skipped on {driver}: this machine refuses it");
             continue;
@@ -51,8 +51,30 @@ fn streams_and_idle_connections_are_cheap() {
     }
 }
 
-/// Answers each request with two events and holds the connection.
-fn provider() -> SocketAddr {
+#[test]
+fn a_reader_that_stops_costs_no_more_than_its_share() {
+    for driver in ["io_uring", "epoll"] {
+        let Some(gateway) = Gateway::start(driver, provider(FLOOD)) else {
+            eprintln!("skipped on {driver}: this machine refuses it");
+            continue;
+        };
+        // Warm: what the first ones cost is not theirs.
+        let warm: Vec<TcpStream> = (0..8).map(|_| open_stream(gateway.addr)).collect();
+        let before = gateway.settled();
+        let deaf: Vec<TcpStream> = (0..DEAF).map(|_| open_stream(gateway.addr)).collect();
+        let each = (gateway.settled().saturating_sub(before)) * 1024 / deaf.len();
+        println!("{driver}: {each} bytes for each of {DEAF} streams whose client does not read");
+        assert!(each <= 128 * 1024, "{driver}: {each} bytes");
+        drop(warm);
+    }
+}
+
+/// Streams whose client reads their beginning and no more, and what their provider sends.
+const DEAF: usize = 64;
+const FLOOD: usize = 8 << 20;
+
+/// Answers each request with two events and `flood` bytes more, and holds the connection.
+fn provider(flood: usize) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let addr = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -69,6 +91,17 @@ fn provider() -> SocketAddr {
             let parts =
                 [head.into(), event("{\"role\":\"assistant\"}"), event("{\"content\":\"begun\"}")];
             stream.write_all(parts.concat().as_bytes()).unwrap();
+            if flood > 0 {
+                let mut rest = stream.try_clone().unwrap();
+                let part = event("{\"content\":\"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\"}").repeat(256);
+                // It waits for ever once nobody reads; the end of the process ends it.
+                std::thread::spawn(move || {
+                    let mut sent = 0;
+                    while sent < flood && rest.write_all(part.as_bytes()).is_ok() {
+                        sent += part.len();
+                    }
+                });
+            }
             held.push(stream);
         }
     });
@@ -123,7 +156,8 @@ impl Gateway {
              [log]\nledger = \"off\"\n[defaults]\nidle_timeout = \"300s\"\n\
              [providers.p]\nkind = \"openai\"\nbase_url = \"http://{upstream}/v1\"\n[models.m]\ntargets = [\"p/up\"]\n"
         );
-        let name = format!("firstbyte-memory-{}-{driver}.toml", std::process::id());
+        // Both tests run at once.
+        let name = format!("firstbyte-memory-{}-{}.toml", std::process::id(), addr.port());
         let path = std::env::temp_dir().join(name);
         std::fs::write(&path, config).unwrap();
         let mut process = Command::new(env!("CARGO_BIN_EXE_firstbyte"))
@@ -142,6 +176,19 @@ impl Gateway {
             std::thread::yield_now();
         }
         Some(Gateway { addr, process })
+    }
+
+    /// Resident memory in KiB once it has stopped growing.
+    fn settled(&self) -> usize {
+        let (mut last, mut since) = (0, Instant::now());
+        while since.elapsed() < Duration::from_millis(500) {
+            let now = self.resident();
+            if now != last {
+                (last, since) = (now, Instant::now());
+            }
+            std::thread::yield_now();
+        }
+        last
     }
 
     /// Resident memory in KiB, as the kernel counts it.

@@ -28,6 +28,7 @@ use firstbyte::config;
 use firstbyte::exchange::ledger::{Ending, Ledger, Outcome};
 use firstbyte::net::beacon::Level;
 use firstbyte::net::core::{self, Shared, Snapshot};
+use firstbyte::net::load::Shed;
 use firstbyte::net::names::Names;
 use firstbyte::net::watch::Watch;
 use firstbyte::route;
@@ -63,6 +64,10 @@ fn sweep() {
     // A sweep that never fails over, cuts or loses a client proves nothing.
     assert!(seen.good > 0 && seen.fell_over > 0 && seen.cut > 0, "{seen:?}");
     assert!(seen.error > 0 && seen.gone > 0 && seen.replayed > 0, "{seen:?}");
+    for why in [Shed::Connections, Shed::Client, Shed::InFlight, Shed::Memory] {
+        assert!(seen.shed[why as usize] > 0, "{}: {seen:?}", why.name());
+    }
+    assert!(seen.too_slow > 0, "{seen:?}");
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -79,10 +84,17 @@ struct Seen {
     gone: u64,
     replayed: u64,
     hedged: u64,
+    /// By reason.
+    shed: [u64; Shed::ALL.len()],
+    too_slow: i64,
 }
 
 impl Seen {
     fn add(&mut self, run: &Run) {
+        self.too_slow += run.too_slow;
+        for why in &run.shed {
+            self.shed[*why as usize] += 1;
+        }
         for ledger in &run.ledgers {
             let good = ledger.ending == Ending::Good;
             self.good += u64::from(good);
@@ -99,6 +111,8 @@ impl Seen {
 struct Run {
     trace: u64,
     ledgers: Vec<Ledger>,
+    shed: Vec<Shed>,
+    too_slow: i64,
 }
 
 /// Collects what the shell tells.
@@ -107,6 +121,8 @@ struct Notes {
     open: AtomicI64,
     running: AtomicI64,
     ledgers: Mutex<Vec<Ledger>>,
+    shed: Mutex<Vec<Shed>>,
+    too_slow: AtomicI64,
 }
 
 impl Watch for Notes {
@@ -124,6 +140,12 @@ impl Watch for Notes {
         self.ledgers.lock().unwrap().push(ledger);
     }
     fn dialed(&self, _core: CoreId, _fresh: bool) {}
+    fn shed(&self, _core: CoreId, why: Shed) {
+        self.shed.lock().unwrap().push(why);
+    }
+    fn too_slow(&self, _core: CoreId) {
+        self.too_slow.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// What a provider does with one request.
@@ -384,7 +406,16 @@ async fn ask(rt: SimRt, gateway: SocketAddr, seed: u64, results: Rc<RefCell<Vec<
             "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{commit}content-length: {}\r\n\r\n{body}",
             body.len()
         );
-        if !send(&mut writer, request.as_bytes()).await {
+        // In two parts, some so late that the gateway has given up.
+        let at = rng.below(request.len() as u32) as usize;
+        let pause = if rng.one_in(20) { Ms(rng.below(40_000)) } else { Ms(0) };
+        if !send(&mut writer, &request.as_bytes()[..at]).await {
+            return;
+        }
+        if pause > Ms(0) {
+            rt.sleep_until(rt.now() + pause).await;
+        }
+        if !send(&mut writer, &request.as_bytes()[at..]).await {
             return;
         }
         let deadline = manner.leaves.map_or(Tick::NEVER, |ms| rt.now() + ms);
@@ -528,6 +559,9 @@ const CONFIG: &str = "
 [server]
 listen = [\"127.0.0.1:80\"]
 admin = \"off\"
+";
+
+const DEFAULTS: &str = "
 [defaults]
 connect_timeout = \"500ms\"
 head_timeout = \"2s\"
@@ -540,6 +574,18 @@ total_timeout = \"20s\"
 
 fn snapshot(rng: &mut Rng, providers: &[SocketAddr]) -> Snapshot {
     let mut text = String::from(CONFIG);
+    for line in [
+        "connections_max = 2\n",
+        "connections_per_client = 1\n",
+        "in_flight_max = 1\n",
+        "rate_min = \"64KiB\"\nrate_grace = \"1s\"\n",
+        "half_close = \"serve\"\n",
+    ] {
+        if rng.one_in(16) {
+            text += line;
+        }
+    }
+    text += DEFAULTS;
     let hedge = ["hedge_after = \"300ms\"\n", "hedge_after = \"p90\"\n"][rng.below(2) as usize];
     for line in [hedge, "open_after = \"700ms\"\n", "throughput_floor = 1\n"] {
         if rng.one_in(4) {
@@ -589,6 +635,16 @@ fn run_seed(seed: u64) -> Run {
         rt.sleep_until(rt.now() + end_at).await;
         control.raise(Level::Draining);
     });
+    // Now and then memory is short for a while.
+    let (rt, load) = (world.rt(), shared.clone());
+    let short = rng.one_in(8).then(|| (Ms(rng.below(2_000)), Ms(rng.below(5_000))));
+    world.rt().spawn(async move {
+        let Some((from, long)) = short else { return };
+        rt.sleep_until(rt.now() + from).await;
+        load.load.tell_resident(2, 1);
+        rt.sleep_until(rt.now() + long).await;
+        load.load.tell_resident(1, 2);
+    });
     let rt = world.rt();
     let end = world.block_on(core::serve(rt, vec![listener], shared, CoreId(0), seed));
     world.settle();
@@ -604,7 +660,13 @@ fn run_seed(seed: u64) -> Run {
     for ledger in &ledgers {
         audit(ledger, count, seed);
     }
-    Run { trace: world.trace_hash(), ledgers }
+    let shed = std::mem::take(&mut *notes.shed.lock().unwrap());
+    Run {
+        trace: world.trace_hash(),
+        ledgers,
+        shed,
+        too_slow: notes.too_slow.load(Ordering::Relaxed),
+    }
 }
 
 fn provider(world: &World, addr: SocketAddr, index: usize, seed: u64) {

@@ -8,7 +8,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::app::worker::{self, Workers};
-use crate::app::{resolver, say, tokens};
+use crate::app::{machine, resolver, say, tokens};
 use crate::config::{self, Config, Problem, Ref};
 use crate::net::beacon::Level;
 use crate::net::core::{Shared, Snapshot};
@@ -18,8 +18,6 @@ use crate::route;
 
 /// How long the start waits for names to resolve, and for tokens; both go on afterwards.
 const FIRST_ROUND: Duration = Duration::from_secs(3);
-/// Descriptors below which a gateway is cramped.
-const DESCRIPTORS_WANTED: u64 = 65_536;
 
 /// Where a config came from.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -109,9 +107,13 @@ impl Gateway {
         tokens::check(config).map_err(|problems| lines(&problems))?;
         let table = route::compile(config, None).map_err(|problems| lines(&problems))?;
         let watch = watch(&table)?;
-        let snapshot = Snapshot::new(1, config.server.clone(), config.auth.clone(), table)?;
+        let server = machine::fitted(&config.server, say::log);
+        let snapshot = Snapshot::new(1, server, config.auth.clone(), table)?;
         let shared = Arc::new(Shared::new(snapshot, Names::default(), watch));
-        let mut aside = vec![start_aside("resolver", &shared, resolver::run)?];
+        let mut aside = vec![
+            start_aside("resolver", &shared, resolver::run)?,
+            start_aside("memory", &shared, machine::watch_memory)?,
+        ];
         if tokens::are_needed(config) {
             aside.push(start_aside("tokens", &shared, tokens::run)?);
         }
@@ -182,19 +184,4 @@ fn start_aside(
 /// Problems, a line each.
 pub fn lines(problems: &[Problem]) -> String {
     problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
-}
-
-/// Raises the limit on descriptors to what is allowed, and warns if that is little.
-pub fn raise_descriptors() {
-    let Ok((soft, hard)) = rlimit::Resource::NOFILE.get() else { return };
-    if soft < hard {
-        // A refusal leaves the soft limit as it was.
-        let _ = rlimit::Resource::NOFILE.set(hard, hard);
-    }
-    if hard < DESCRIPTORS_WANTED {
-        say::log(&format!(
-            "only {hard} descriptors are allowed (ulimit -n); each connection takes one, each \
-             upstream connection another"
-        ));
-    }
 }

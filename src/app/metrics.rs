@@ -13,11 +13,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::app::ledger_log::Log;
+use crate::app::say;
 use crate::app::worker::Health;
 use crate::base::ids::{CoreId, Id as _};
-use crate::base::tick::UnixMs;
+use crate::base::tick::{Ms, UnixMs};
 use crate::config::{GatewayKey, LedgerTo};
 use crate::exchange::ledger::Ledger;
+use crate::net::load::Shed;
 use crate::net::watch::Watch;
 use crate::route::Table;
 use crate::rt::uring;
@@ -107,6 +109,31 @@ impl Watch for Metrics {
         let row = self.row(core);
         let count = if fresh { &row.fresh } else { &row.pooled };
         count.add(1);
+    }
+
+    fn shed(&self, core: CoreId, why: Shed) {
+        self.row(core).shed[why as usize].add(1);
+    }
+
+    fn too_slow(&self, core: CoreId) {
+        self.row(core).too_slow.add(1);
+    }
+
+    fn late(&self, core: CoreId, late: Ms) {
+        self.row(core).late.set(u64::from(late.0));
+    }
+
+    fn no_descriptor(&self, core: CoreId, news: bool) {
+        self.row(core).no_descriptor.add(1);
+        if news {
+            say::log(
+                "no descriptor is left: connections wait or are refused until some close (ulimit -n)",
+            );
+        }
+    }
+
+    fn descriptors_again(&self, _core: CoreId) {
+        say::log("descriptors are there again");
     }
 }
 

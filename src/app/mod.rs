@@ -5,6 +5,7 @@ pub mod cli;
 pub mod control;
 pub mod demo;
 pub mod ledger_log;
+pub mod machine;
 pub mod metrics;
 pub mod models;
 pub mod resolver;

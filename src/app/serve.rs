@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::app::admin;
 use crate::app::cli::{Stop, configured};
-use crate::app::control::{self, Gateway, Origin};
+use crate::app::control::{Gateway, Origin};
+use crate::app::machine;
 use crate::app::metrics::Metrics;
 use crate::app::sandbox::{self, Sandbox};
 use crate::app::say;
@@ -73,7 +74,7 @@ impl Running {
 /// See [`Stop`].
 pub fn run(path: Option<&Path>) -> Result<(), Stop> {
     let signals = Signals::watch().map_err(Stop::failed)?;
-    control::raise_descriptors();
+    machine::raise_descriptors();
     let (config, origin, sandbox) = match configured(path)? {
         Some((config, origin)) => (config, origin, None),
         None => {

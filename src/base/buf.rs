@@ -129,6 +129,14 @@ impl Buf {
         }
     }
 
+    /// Gives memory back beyond the unread bytes and so many more, if that is worth it.
+    pub fn trim(&mut self, spare: usize) {
+        if self.capacity() > self.len() + spare {
+            self.compact();
+            self.data.shrink_to(self.data.len() + spare / 2);
+        }
+    }
+
     /// Leaves room for `bytes` before the window, for `prepend`. Only what is empty can have it.
     pub fn leave_gap(&mut self, bytes: usize) {
         debug_assert!(self.is_empty());
@@ -184,6 +192,18 @@ mod tests {
         assert!(buf.is_empty());
         let (data, start) = buf.into_parts();
         assert_eq!((data.len(), start), (0, 0));
+    }
+
+    #[test]
+    fn trimming_keeps_the_bytes() {
+        let mut buf = Buf::with_capacity(1 << 16);
+        buf.extend(b"hello world");
+        buf.consume(6);
+        buf.trim(1 << 16);
+        assert_eq!(buf.capacity(), 1 << 16);
+        buf.trim(1024);
+        assert!(buf.capacity() < 1024);
+        assert_eq!(buf.as_slice(), b"world");
     }
 
     #[test]

@@ -36,8 +36,10 @@ faults! {
     Dns = "dns", "the provider's host name did not resolve";
     /// The kernel refused the connection.
     Refused = "refused", "the connection was refused";
-    /// Another connect error: unreachable, no descriptor, no route.
+    /// Another connect error: unreachable, no route.
     Connect = "connect", "the connection could not be made";
+    /// The gateway itself has no descriptor left.
+    NoDescriptor = "no_descriptor", "the gateway has no descriptor left for a connection";
     /// No connection within `connect_timeout` (TLS handshake included).
     ConnectTimeout = "connect_timeout", "the connection was not made in time";
     /// The TLS handshake failed or the certificate was not accepted.
@@ -136,6 +138,7 @@ impl FaultSet {
         Fault::Unsendable,
         Fault::AnswerTooLarge,
         Fault::NoToken,
+        Fault::NoDescriptor,
         Fault::LostRace,
         Fault::ClientGone,
         Fault::Shutdown,

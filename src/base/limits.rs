@@ -44,15 +44,19 @@ pub const CHOICES_MAX: usize = 128;
 
 /// The first receive buffer of a stream: an event or two; it grows when reads fill it.
 pub const READ_BYTES_MIN: usize = 4 * KIB;
-/// The largest receive buffer of a stream.
-pub const READ_BYTES_MAX: usize = 64 * KIB;
+/// The largest receive buffer of a stream: more than a TLS record, and than any model says at once. What
+/// is told of one fits 32 KiB, where a vector that doubles would take the next step.
+pub const READ_BYTES_MAX: usize = 24 * KIB;
 /// Bytes that the kernel takes for a client beyond what is on its way to it: a write goes on when it has
 /// less, so a reader of a few KB a second is seen to read.
 pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
-/// Bytes that may wait for a slow client before reading upstream stops.
-pub const BACKLOG_BYTES_MAX: usize = 64 * KIB;
+/// Bytes that may wait for a slow client, those of the write under way included, before reading upstream
+/// stops.
+pub const BACKLOG_BYTES_MAX: usize = 24 * KIB;
+/// Bytes that a stream may hold for a client that does not read, an event that is larger than a read apart.
+pub const STREAM_BYTES_MAX: usize = 128 * KIB;
 /// Bytes of a next request that are read while an answer is still under way.
-pub const PIPELINE_BYTES_MAX: usize = 64 * KIB;
+pub const PIPELINE_BYTES_MAX: usize = 16 * KIB;
 
 /// Idle connections kept for one endpoint and core.
 pub const POOL_IDLE_MAX: usize = 128;
@@ -67,6 +71,19 @@ pub const DRAIN_REST_BYTES: usize = 64 * KIB;
 pub const HEAD_MS: u32 = 10_000;
 /// How long a client may take between two reads of a request body, in ms.
 pub const BODY_MS: u32 = 30_000;
+/// Bytes a second that a client must send of a head or body: a bad mobile line does tens of times that.
+pub const RATE_BYTES_MIN: u32 = 512;
+/// How long a head or body may come slower than that, in ms: packets are lost and sent again.
+pub const RATE_GRACE_MS: u32 = 20_000;
+/// How late the event loop may run before new requests are shed, in ms: one that is half a second behind
+/// makes everybody wait, and has more to do than it can.
+pub const LAG_MS: u32 = 500;
+/// Connections that are told at once why they are refused; any more are only closed.
+pub const REFUSALS_MAX: u32 = 64;
+/// Bytes of a shed request's body that are read away so that its connection can stay.
+pub const SHED_BODY_BYTES_MAX: usize = 64 * KIB;
+/// After a refusal for overload, in ms: what `retry-after` says.
+pub const SHED_RETRY_MS: u32 = 1_000;
 /// How long an idle client connection is kept, in ms.
 pub const KEEP_ALIVE_MS: u32 = 75_000;
 /// How long a client may take to accept bytes, in ms.

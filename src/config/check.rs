@@ -14,8 +14,8 @@ use super::raw::{self, Node, Reader, Section};
 use super::settings::{self, Level};
 use super::text::{self, Wrong};
 use super::{
-    BaseUrl, Config, Driver, GatewayKey, Kind, LedgerTo, Log, Lookup, Patch, Problem, Provider,
-    Ref, Server, Settings,
+    BaseUrl, Config, Driver, GatewayKey, HalfClose, Kind, LedgerTo, Log, Lookup, Patch, Problem,
+    Provider, Ref, Server, Settings,
 };
 use crate::base::limits;
 use crate::base::secret::Secret;
@@ -149,6 +149,22 @@ fn numbers(reader: &mut Reader<'_>, section: &mut Section<'_>, server: &mut Serv
     let connections =
         section.take("connections_max").and_then(|node| reader.integer(&node, 1, u32::MAX));
     set(&mut server.connections_max, connections.map(Some));
+    for (key, most) in [
+        ("connections_per_client", &mut server.connections_per_client),
+        ("in_flight_max", &mut server.in_flight_max),
+    ] {
+        let count = section.take(key).and_then(|node| reader.integer(&node, 1, u32::MAX));
+        set(most, count.map(Some));
+    }
+    let memory = section.take("memory_max").and_then(|node| reader.bound(&node));
+    set(&mut server.memory_max, memory.map(Some));
+    let lag = section.take("lag_max").and_then(|node| reader.duration_or_off(&node));
+    set(&mut server.lag_max, lag);
+    let rate = section.take("rate_min").and_then(|node| reader.size(&node, 0, MIB));
+    set(&mut server.rate_min, rate);
+    let half = section.take("half_close");
+    let half = half.and_then(|node| reader.choice(&node, HalfClose::NAMES));
+    set(&mut server.half_close, half);
     let head = section.take("head_max").and_then(|node| reader.size(&node, 1024, MIB));
     set(&mut server.head_max, head);
     let body = section.take("body_max").and_then(|node| reader.size(&node, 1024, 1024 * MIB));
@@ -157,6 +173,7 @@ fn numbers(reader: &mut Reader<'_>, section: &mut Section<'_>, server: &mut Serv
         ("drain", &mut server.drain),
         ("head_timeout", &mut server.head_timeout),
         ("body_timeout", &mut server.body_timeout),
+        ("rate_grace", &mut server.rate_grace),
         ("keep_alive", &mut server.keep_alive),
         ("write_timeout", &mut server.write_timeout),
     ] {
@@ -249,6 +266,8 @@ fn gateway_key(reader: &mut Reader<'_>, node: Node<'_>) -> Option<GatewayKey> {
             None
         }
     };
+    let in_flight_max = section.take("in_flight_max");
+    let in_flight_max = in_flight_max.and_then(|node| reader.integer(&node, 1, u32::MAX));
     let sha256 = match (section.take("sha256"), section.take("key")) {
         (Some(_), Some(node)) => {
             let hint = "keep one of them";
@@ -274,7 +293,7 @@ fn gateway_key(reader: &mut Reader<'_>, node: Node<'_>) -> Option<GatewayKey> {
             hash
         }
     };
-    Some(GatewayKey { name: name?, sha256: sha256? })
+    Some(GatewayKey { name: name?, sha256: sha256?, in_flight_max })
 }
 
 fn plain_name(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
@@ -496,10 +515,17 @@ impl Default for Server {
             body_max: limits::BODY_BYTES_MAX as u32,
             drain: Ms(30_000),
             connections_max: None,
+            connections_per_client: None,
+            in_flight_max: None,
+            memory_max: None,
+            lag_max: Some(Ms(limits::LAG_MS)),
             head_timeout: Ms(limits::HEAD_MS),
             body_timeout: Ms(limits::BODY_MS),
+            rate_min: limits::RATE_BYTES_MIN,
+            rate_grace: Ms(limits::RATE_GRACE_MS),
             keep_alive: Ms(limits::KEEP_ALIVE_MS),
             write_timeout: Ms(limits::WRITE_MS),
+            half_close: HalfClose::default(),
         }
     }
 }

@@ -84,14 +84,46 @@ pub struct Server {
     pub drain: Ms,
     /// Client connections over all cores; `None`: as many as descriptors allow.
     pub connections_max: Option<u32>,
+    /// Client connections of one address (of one /64 in IPv6); `None`: as many as there may be.
+    pub connections_per_client: Option<u32>,
+    /// Requests under way over all cores, from the whole body to the answer's end; `None`: one for
+    /// each connection.
+    pub in_flight_max: Option<u32>,
+    /// Resident memory in bytes above which new requests with bodies are shed; `None`: four fifths of
+    /// what the machine or the container has; `u64::MAX`: never.
+    pub memory_max: Option<u64>,
+    /// How late an event loop may run before it sheds new requests; `None`: never.
+    pub lag_max: Option<Ms>,
     /// How long a client may take for a request head.
     pub head_timeout: Ms,
     /// How long a client may take between two reads of a request body.
     pub body_timeout: Ms,
+    /// Bytes a second that a client must send of a head or body, on average; 0: any.
+    pub rate_min: u32,
+    /// How long a head or body may come below `rate_min`.
+    pub rate_grace: Ms,
     /// How long an idle client connection is kept.
     pub keep_alive: Ms,
     /// How long a client may take to accept bytes.
     pub write_timeout: Ms,
+    /// What a client's end of sending means while its answer is under way.
+    pub half_close: HalfClose,
+}
+
+/// What it means that a client ends its sending direction and keeps the other one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum HalfClose {
+    /// It went away: its exchange is cancelled. A close looks just the same.
+    #[default]
+    Cancel,
+    /// It waits for its answer. A client that left is noticed by the first write.
+    Serve,
+}
+
+impl HalfClose {
+    /// Every value with its word.
+    pub const NAMES: &'static [(&'static str, HalfClose)] =
+        &[("cancel", HalfClose::Cancel), ("serve", HalfClose::Serve)];
 }
 
 /// A key that clients may present. Only its hash is kept.
@@ -101,6 +133,8 @@ pub struct GatewayKey {
     pub name: String,
     /// SHA-256 of the key's bytes.
     pub sha256: [u8; 32],
+    /// Its requests under way over all cores; `None`: as many as there may be.
+    pub in_flight_max: Option<u32>,
 }
 
 /// `[providers.NAME]`: one API at one base URL.

@@ -40,15 +40,22 @@ pub(super) const SERVER: &[&str] = &[
     "body_max",
     "drain",
     "connections_max",
+    "connections_per_client",
+    "in_flight_max",
+    "memory_max",
+    "lag_max",
     "head_timeout",
     "body_timeout",
+    "rate_min",
+    "rate_grace",
     "keep_alive",
     "write_timeout",
+    "half_close",
 ];
 /// Keys of `[auth]`.
 pub(super) const AUTH: &[&str] = &["keys"];
 /// Keys of one entry of `auth.keys`.
-pub(super) const AUTH_KEY: &[&str] = &["name", "sha256", "key"];
+pub(super) const AUTH_KEY: &[&str] = &["name", "sha256", "key", "in_flight_max"];
 /// Keys of `[defaults]`, and of what may override it.
 pub(super) const SETTINGS: &[&str] = &[
     "commit",
@@ -392,6 +399,19 @@ impl<'l> Reader<'l> {
             let within = (least..=most).contains(&(bytes as usize));
             let range = || Wrong::new(format!("{value:?} is out of range"), bounds(least, most));
             if within { Ok(bytes) } else { Err(range()) }
+        });
+        parsed.map_err(|wrong| self.wrong(&node.place, wrong)).ok()
+    }
+
+    /// A size above zero without an upper limit; `"off"` is `u64::MAX`.
+    pub(super) fn bound(&mut self, node: &Node<'_>) -> Option<u64> {
+        let value = self.string(node, text::SIZE_HINT)?;
+        if value == "off" {
+            return Some(u64::MAX);
+        }
+        let parsed = text::large_size(value).and_then(|bytes| {
+            let zero = || Wrong::new("the size is zero", "write a size above zero, or \"off\"");
+            if bytes == 0 { Err(zero()) } else { Ok(bytes) }
         });
         parsed.map_err(|wrong| self.wrong(&node.place, wrong)).ok()
     }

@@ -42,8 +42,14 @@ pub(super) fn duration(value: &str) -> Result<Ms, Wrong> {
     }
 }
 
-/// `64KiB`, `32MiB`, `512B`: a whole number and a binary unit, in bytes.
+/// `64KiB`, `32MiB`, `512B`: a whole number and a binary unit, in bytes, below 4 GiB.
 pub(super) fn size(value: &str) -> Result<u32, Wrong> {
+    let too_large = |_| Wrong::new(format!("{value:?} is too large"), SIZE_HINT);
+    u32::try_from(large_size(value)?).map_err(too_large)
+}
+
+/// The same without that limit.
+pub(super) fn large_size(value: &str) -> Result<u64, Wrong> {
     let wrong = || Wrong::new(format!("{value:?} is not a size"), SIZE_HINT);
     let (number, unit) = split_number(value).ok_or_else(wrong)?;
     let unit_bytes = match unit {
@@ -53,10 +59,8 @@ pub(super) fn size(value: &str) -> Result<u32, Wrong> {
         "GiB" => 1 << 30,
         _ => return Err(wrong()),
     };
-    match number.checked_mul(unit_bytes).map(u32::try_from) {
-        Some(Ok(bytes)) => Ok(bytes),
-        Some(Err(_)) | None => Err(Wrong::new(format!("{value:?} is too large"), SIZE_HINT)),
-    }
+    let too_large = || Wrong::new(format!("{value:?} is too large"), SIZE_HINT);
+    number.checked_mul(unit_bytes).ok_or_else(too_large)
 }
 
 /// Decimal digits, then the rest, which is not trimmed.
@@ -271,6 +275,8 @@ mod tests {
         for text in ["", "64", "64KB", "64kib", "4GiB", "1.5MiB", "64 KiB", "-1B", "KiB"] {
             assert!(size(text).is_err(), "{text}");
         }
+        assert_eq!(large_size("64GiB"), Ok(64 << 30));
+        assert!(large_size("18446744073709551615KiB").is_err());
     }
 
     #[test]

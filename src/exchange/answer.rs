@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault, FaultSet};
+use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::exchange::ledger::{CommittedBy, Ending, Ledger, Outcome};
 use crate::llm::dialects::{Dialect, ErrorReport, ErrorText};
@@ -381,6 +382,7 @@ pub fn all_failed(
     let status = overall_status(ledger, failure, cooling);
     let mut message = match status {
         429 => String::from("every provider is rate limited"),
+        503 if all(ledger, NO_DESCRIPTOR) => String::from("no provider could be connected to"),
         503 => String::from("every provider asked to be left alone for a while"),
         504 => String::from("no provider answered in time"),
         _ => String::from("no provider could answer"),
@@ -404,15 +406,20 @@ pub fn all_failed(
         _ => ("upstream_error", "all_attempts_failed"),
     };
     let text = ErrorText { message: &message, kind, param: None, code: Some(code) };
+    let spent = all(ledger, NO_DESCRIPTOR).then_some(Ms(limits::SHED_RETRY_MS));
+    let cooling = cooling.filter(|_| matches!(status, 429 | 503)).map(|all| all.wait);
     Answer {
         status,
         content: Content::error(&text, tried(ledger)),
-        retry_after: cooling.filter(|_| matches!(status, 429 | 503)).map(|all| all.wait),
+        retry_after: spent.or(cooling),
         allow: None,
         exhausted: true,
         keep: true,
     }
 }
+
+/// The gateway itself is at its limit.
+const NO_DESCRIPTOR: FaultSet = FaultSet::of(&[Fault::NoDescriptor]);
 
 /// Whether every attempt failed by one of these.
 fn all(ledger: &Ledger, set: FaultSet) -> bool {
@@ -422,6 +429,9 @@ fn all(ledger: &Ledger, set: FaultSet) -> bool {
 
 fn overall_status(ledger: &Ledger, last: Failure, cooling: Option<Cooling>) -> u16 {
     let asked = FaultSet::of(&[Fault::RateLimited, Fault::Unavailable]);
+    if all(ledger, NO_DESCRIPTOR) {
+        return 503;
+    }
     if let Some(cooling) = cooling.filter(|_| all(ledger, asked)) {
         if cooling.limited { 429 } else { 503 }
     } else if matches!(last.fault, Fault::Deadline | Fault::Total)

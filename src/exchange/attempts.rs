@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
+use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::exchange::ledger::AttemptRecord;
 use crate::exchange::phase::{Lane, LaneId, Phase, Pumped, Stage};
@@ -269,6 +270,7 @@ impl Exchange {
                 self.down.filling.extend(lane.held.as_slice());
                 lane.held.clear();
             }
+            lane.held.shrink_idle(limits::READ_BYTES_MIN);
         }
         match pumped {
             Pumped::More => {}

@@ -168,6 +168,8 @@ struct Down {
     filling: Buf,
     /// A write is under way.
     writing: bool,
+    /// How long that write was at its start, and the memory that it holds.
+    flying: (usize, usize),
     /// The answer is complete: the end of the framing goes with the last bytes.
     ended: bool,
     /// The end of the framing was handed over.
@@ -279,6 +281,26 @@ impl Exchange {
         }
     }
 
+    /// Whether so much waits for the client that nothing more is read for it.
+    pub fn is_crowded(&self) -> bool {
+        self.down.flying.0 + self.down.filling.len() >= limits::BACKLOG_BYTES_MAX
+    }
+
+    /// The memory that is held for a client, in bytes: the write under way and what waits behind it.
+    pub fn backlog_bytes(&self) -> usize {
+        let lanes: &[Option<Box<Lane>>] = match &self.phase {
+            Phase::Trying(race) | Phase::Opened(race) => &race.lanes,
+            Phase::Relaying { .. } | Phase::Closing | Phase::Done => &[],
+        };
+        let relayed = match &self.phase {
+            Phase::Relaying { lane, .. } => Some(&**lane),
+            Phase::Trying(_) | Phase::Opened(_) | Phase::Closing | Phase::Done => None,
+        };
+        let lanes = lanes.iter().flatten().map(|lane| &**lane).chain(relayed);
+        let held: usize = lanes.map(|lane| lane.held.capacity() + lane.torn.capacity()).sum();
+        self.down.flying.1 + self.down.filling.capacity() + self.down.head.capacity() + held
+    }
+
     /// Takes back the memory of a `Write` to the client whose bytes are gone.
     pub fn give_back(&mut self, mut buf: Buf) {
         if self.down.filling.capacity() == 0 && buf.capacity() <= limits::READ_BYTES_MIN {
@@ -321,6 +343,7 @@ impl Exchange {
         match side {
             Side::Down => {
                 self.down.writing = !done;
+                self.down.flying = if done { (0, 0) } else { self.down.flying };
                 self.down.write_by = if done { Tick::NEVER } else { cx.now + self.client.patience };
             }
             Side::Up(id) => {
@@ -344,7 +367,11 @@ impl Exchange {
             }
             self.outputs.push_back(Output::Write { side: Side::Down });
         }
-        let crowded = self.down.filling.len() >= limits::BACKLOG_BYTES_MAX;
+        let crowded = self.is_crowded();
+        if crowded {
+            // It may be long until the client reads.
+            self.down.filling.trim(limits::READ_BYTES_MAX / 4);
+        }
         for id in LaneId::ALL {
             let Some(lane) = self.lane_mut(id) else { continue };
             if lane.stage == Stage::Dialing || lane.reading {
@@ -399,9 +426,15 @@ impl Down {
     fn take(&mut self) -> Buf {
         let seal = self.ended && !self.sealed;
         self.sealed |= seal;
-        answer::frame(&mut self.head, &mut self.filling, self.framing, seal)
+        let out = answer::frame(&mut self.head, &mut self.filling, self.framing, seal);
+        self.flying = (out.len(), out.capacity());
+        out
     }
 }
+
+// One read more than the backlog, told anew in twice as many bytes, and the buffer that it came in.
+const _: () =
+    assert!(limits::BACKLOG_BYTES_MAX + 3 * limits::READ_BYTES_MAX <= limits::STREAM_BYTES_MAX);
 
 #[cfg(test)]
 mod tests;

@@ -79,6 +79,8 @@ struct World {
     /// Each of the client's reads takes this long.
     slow_by: Ms,
     reused: bool,
+    /// The most memory that was held for the client, the receive buffer included.
+    held_most: usize,
 }
 
 struct Report {
@@ -149,6 +151,7 @@ impl World {
             deaf_after: usize::MAX,
             slow_by: Ms(0),
             reused: false,
+            held_most: 0,
         }
     }
 
@@ -253,6 +256,8 @@ impl World {
                         let mut rx = Buf::from_vec(bytes);
                         exchange.step(Input::Received { lane, rx: &mut rx }, &self.cx());
                         assert!(rx.is_empty(), "received bytes are taken");
+                        let held = exchange.backlog_bytes() + rx.capacity();
+                        self.held_most = self.held_most.max(held);
                         continue;
                     }
                     match act[i] {
@@ -868,6 +873,28 @@ fn a_reader_that_stops_stops_the_reading_upstream() {
         report.ledger.attempts[0].bytes as usize
     };
     assert!(report_bytes < limits::BACKLOG_BYTES_MAX + 3 * 4096, "{report_bytes}");
+}
+
+#[test]
+fn what_is_held_for_a_reader_that_stops_is_bounded() {
+    for (size, piece) in
+        [(1, 32), (1, 4), (100, 32), (100, 1), (4_000, 32), (20_000, 32), (20_000, 3)]
+    {
+        let events = event(&"x".repeat(size)).repeat(1 + (1 << 20) / size.max(100));
+        for deaf_after in [1, 500, 10_000, 40_000, 100_000] {
+            let mut world = World::new("", vec![say([HEAD, &events].concat())]);
+            world.piece = piece * 1024;
+            world.deaf_after = deaf_after;
+            let ledger = world.run(true).ledger;
+            assert_eq!(ledger.ending, Ending::Gone, "the write limit ends it");
+            let case = format!("events of {size}, pieces of {piece} KiB, deaf after {deaf_after}");
+            assert!(
+                world.held_most <= limits::STREAM_BYTES_MAX,
+                "{} bytes: {case}",
+                world.held_most
+            );
+        }
+    }
 }
 
 #[test]

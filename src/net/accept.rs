@@ -6,7 +6,8 @@ use crate::base::tick::Ms;
 use crate::net::beacon::Level;
 use crate::net::conn;
 use crate::net::core::Core;
-use crate::rt::{Accept as _, Rt, Stop as _, is_stopped};
+use crate::net::load::Refusing;
+use crate::rt::{Accept as _, Rt, Stop as _, is_exhausted, is_stopped};
 
 /// Accepts until the core drains.
 pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
@@ -34,17 +35,30 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
             }
         };
         match accepted {
-            Ok((reader, writer, _peer)) if core.enter() => {
-                core.rt.spawn(conn::run(core.clone(), reader, writer));
-            }
-            // Over the limit: a reset costs nobody anything, and says try again.
-            Ok((reader, writer, _peer)) => R::abort(reader, writer),
+            Ok((reader, writer, peer)) => match core.enter(peer.ip()) {
+                Ok(entry) => core.rt.spawn(conn::run(core.clone(), entry, reader, writer)),
+                Err(_) => match Refusing::take(&core.shared) {
+                    Some(place) => {
+                        core.rt.spawn(conn::refuse(core.clone(), place, reader, writer));
+                    }
+                    // Too many even to be told: a reset costs nobody anything, and says try again.
+                    None => R::abort(reader, writer),
+                },
+            },
             Err(error) if is_stopped(&error) => return,
-            // Out of descriptors, or the peer is gone already: a pause keeps this from spinning.
-            Err(_) => core.rt.sleep_until(core.rt.now() + PAUSE).await,
+            Err(error) => {
+                let mut pause = PAUSE;
+                if is_exhausted(&error) {
+                    core.miss_descriptor();
+                    pause = EXHAUSTED_PAUSE;
+                }
+                core.rt.sleep_until(core.rt.now() + pause).await;
+            }
         }
     }
 }
 
-/// After a failed accept.
-const PAUSE: Ms = Ms(20);
+/// After an accept that failed since the peer was gone already: just no spin, whatever else it is.
+const PAUSE: Ms = Ms(1);
+/// Without descriptors: short enough that nobody waits for long once they are back.
+const EXHAUSTED_PAUSE: Ms = Ms(20);

@@ -15,10 +15,13 @@ use crate::exchange::Exchange;
 use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::Ledger;
 use crate::llm::dialects::ErrorText;
+use crate::llm::request::Surface;
 use crate::net::beacon::Level;
-use crate::net::core::{Core, Snapshot};
+use crate::net::core::{Core, Entry, Snapshot};
 use crate::net::drive;
 use crate::net::intake::{self, Intake};
+use crate::net::load::{self, Refusing, Seat, Shed};
+use crate::net::pace::Pace;
 use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, until};
 use crate::wire::http1::body::Body;
 use crate::wire::http1::emit;
@@ -42,11 +45,12 @@ enum Stopped {
     Silently,
     /// It gets this answer, and the connection closes.
     With(Answer),
+    /// Memory is short, and it would take more.
+    TooMuch,
 }
 
 /// Serves one connection to its end.
-pub async fn run<R: Rt>(core: Rc<Core<R>>, reader: R::Reader, writer: R::Writer) {
-    let guard = Leave(core.clone());
+pub async fn run<R: Rt>(core: Rc<Core<R>>, entry: Entry<R>, reader: R::Reader, writer: R::Writer) {
     let mut down =
         Down { reader: Some(reader), writer: Some(writer), rx: Buf::new(), stop: R::Stop::new() };
     while wait_for_request(&core, &mut down).await {
@@ -59,16 +63,29 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, reader: R::Reader, writer: R::Writer)
         }
         down.rx.shrink_idle(0);
     }
-    drop(guard);
+    drop(entry);
 }
 
-/// Counts the connection out, also when its task unwinds.
-struct Leave<R: Rt>(Rc<Core<R>>);
-
-impl<R: Rt> Drop for Leave<R> {
-    fn drop(&mut self) {
-        self.0.leave();
+/// Tells a connection over a limit so. It is answered once it has asked, so that no client takes the
+/// answer for one to an earlier request, and read away for a moment, so that no reset overtakes it.
+pub(super) async fn refuse<R: Rt>(
+    core: Rc<Core<R>>,
+    place: Refusing,
+    reader: R::Reader,
+    writer: R::Writer,
+) {
+    let mut down =
+        Down { reader: Some(reader), writer: Some(writer), rx: Buf::new(), stop: R::Stop::new() };
+    let deadline = core.rt.now() + REFUSAL;
+    if matches!(receive(&core, &mut down, deadline).await, Received::Some) {
+        if let Some(writer) = &mut down.writer {
+            // A few hundred bytes into an empty socket buffer: they fit, or the client is gone.
+            let stop = R::Stop::new();
+            let _ = writer.write(Buf::from(load::REFUSAL), stop.handle()).await;
+        }
+        linger(&core, &mut down).await;
     }
+    drop(place);
 }
 
 /// Waits for the first byte of a request; false if none will come.
@@ -97,7 +114,7 @@ async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
 async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<Snapshot>) -> bool {
     let head = match read_head(core, down, &snapshot).await {
         Ok(head) => head,
-        Err(Stopped::Silently) => return false,
+        Err(Stopped::Silently | Stopped::TooMuch) => return false,
         Err(Stopped::With(answer)) => {
             let patience = snapshot.server.write_timeout;
             let to_head = head::is_head(down.rx.as_slice());
@@ -124,6 +141,15 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         let answer = if has_body(&head) { answer.closing() } else { answer };
         return answer_with(core, down, &snapshot, answer, client, intake.ledger).await;
     }
+    let key = intake.ledger.key;
+    // What is answered from the config alone is never too much.
+    let works = intake.ledger.surface != Surface::Models;
+    let judged =
+        works.then(|| load::judge(&core.shared, &snapshot, &core.lateness, key, has_body(&head)));
+    if let Some(why) = judged.flatten() {
+        let keep = discard_body(core, down, &head).await;
+        return shed(core, down, &snapshot, why, keep, client, intake.ledger).await;
+    }
     let body = match read_body(core, down, &snapshot, &head).await {
         Ok(body) => body,
         Err(Stopped::Silently) => {
@@ -138,8 +164,55 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
             return answer_with(core, down, &snapshot, answer.closing(), client, intake.ledger)
                 .await;
         }
+        Err(Stopped::TooMuch) => {
+            let why = Shed::Memory;
+            return shed(core, down, &snapshot, why, false, client, intake.ledger).await;
+        }
     };
-    exchange(core, down, snapshot, intake, body, client).await
+    let seat = works.then(|| Seat::take(&core.shared, &snapshot, key)).transpose();
+    let seat = match seat {
+        Ok(seat) => seat,
+        Err(why) => return shed(core, down, &snapshot, why, true, client, intake.ledger).await,
+    };
+    let keep = exchange(core, down, snapshot, intake, body, client).await;
+    drop(seat);
+    keep
+}
+
+/// Answers a request that is shed; `keep` says that the connection can go on.
+async fn shed<R: Rt>(
+    core: &Rc<Core<R>>,
+    down: &mut Down<R>,
+    snapshot: &Arc<Snapshot>,
+    why: Shed,
+    keep: bool,
+    client: Client,
+    ledger: Ledger,
+) -> bool {
+    core.shared.watch.shed(core.id, why);
+    let answer = if keep { why.answer() } else { why.answer().closing() };
+    answer_with(core, down, snapshot, answer, client, ledger).await
+}
+
+/// Reads the body of a request that is shed away, if it is short and all but here: a new connection for
+/// each request would cost more than what is shed. Says whether the connection can go on.
+async fn discard_body<R: Rt>(core: &Core<R>, down: &mut Down<R>, head: &RequestHead) -> bool {
+    let head::Framing::Length(mut left) = head.framing else { return !has_body(head) };
+    if left > limits::SHED_BODY_BYTES_MAX as u64 || (head.expect_continue && down.rx.is_empty()) {
+        return false;
+    }
+    let deadline = core.rt.now() + LINGER;
+    loop {
+        let count = left.min(down.rx.len() as u64);
+        down.rx.consume(count as usize);
+        left -= count;
+        if left == 0 {
+            return true;
+        }
+        if !matches!(receive(core, down, deadline).await, Received::Some) {
+            return false;
+        }
+    }
 }
 
 async fn exchange<R: Rt>(
@@ -182,8 +255,11 @@ async fn read_head<R: Rt>(
     down: &mut Down<R>,
     snapshot: &Snapshot,
 ) -> Result<RequestHead, Stopped> {
-    let deadline = core.rt.now() + snapshot.server.head_timeout;
-    let max = snapshot.server.head_max as usize;
+    let server = &snapshot.server;
+    let began = core.rt.now();
+    let deadline = began + server.head_timeout;
+    let mut pace = Pace::new(began, server, server.head_timeout);
+    let max = server.head_max as usize;
     let mut looked = 0;
     loop {
         match head::parse_request_from(down.rx.as_slice(), &mut looked, max) {
@@ -192,9 +268,11 @@ async fn read_head<R: Rt>(
             Err(refusal) => return Err(Stopped::With(refused(refusal))),
         }
         let begun = !head::is_blank(down.rx.as_slice());
-        match receive(core, down, deadline).await {
-            Received::Some => {}
+        let had = down.rx.len();
+        match receive(core, down, deadline.min(pace.due())).await {
+            Received::Some => pace.came(down.rx.len() - had, core.rt.now()),
             Received::TimedOut if begun => {
+                core.shared.watch.too_slow(core.id);
                 return Err(Stopped::With(slow("the request head")));
             }
             Received::End | Received::TimedOut => return Err(Stopped::Silently),
@@ -224,6 +302,8 @@ async fn read_body<R: Rt>(
         send_continue(down).await;
     }
     let mut decoder = Body::new(head.framing);
+    let server = &snapshot.server;
+    let mut pace = Pace::new(core.rt.now(), server, server.body_timeout);
     loop {
         let decoded = decoder
             .decode(down.rx.as_mut_slice())
@@ -237,10 +317,17 @@ async fn read_body<R: Rt>(
         if decoded.done {
             return Ok(body);
         }
-        let deadline = core.rt.now() + snapshot.server.body_timeout;
-        match receive(core, down, deadline).await {
-            Received::Some => {}
-            Received::TimedOut => return Err(Stopped::With(slow("the request body"))),
+        if body.len() > limits::SHED_BODY_BYTES_MAX && core.shared.load.is_over_memory() {
+            return Err(Stopped::TooMuch);
+        }
+        let had = down.rx.len();
+        let deadline = core.rt.now() + server.body_timeout;
+        match receive(core, down, deadline.min(pace.due())).await {
+            Received::Some => pace.came(down.rx.len() - had, core.rt.now()),
+            Received::TimedOut => {
+                core.shared.watch.too_slow(core.id);
+                return Err(Stopped::With(slow("the request body")));
+            }
             Received::End => return Err(Stopped::Silently),
         }
     }
@@ -319,6 +406,8 @@ fn error(status: u16, message: &str, code: &str) -> Answer {
     Answer::error(status, &text)
 }
 
+/// How long a connection that is refused may take to ask.
+const REFUSAL: Ms = Ms(1_000);
 /// How long and how often a closing connection is read.
 const LINGER: Ms = Ms(1_000);
 const LINGER_READS: usize = 1024;

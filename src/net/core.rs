@@ -1,6 +1,7 @@
 //! What one core's tasks share, and the core's life: accept, serve, drain, end.
 
 use std::cell::{Cell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, RwLock};
@@ -11,6 +12,7 @@ use crate::base::tick::Ms;
 use crate::config::{GatewayKey, Server};
 use crate::net::accept;
 use crate::net::beacon::{Beacon, Level};
+use crate::net::load::{Lateness, Load, Shed};
 use crate::net::names::Names;
 use crate::net::pool::Pool;
 use crate::net::tls::Profile;
@@ -30,6 +32,8 @@ pub struct Snapshot {
     pub table: Table,
     /// How TLS endpoints are connected to.
     pub tls: Rows<EndpointId, Option<Profile>>,
+    /// Requests under way by key, where that is limited.
+    pub(super) in_flight: Box<[AtomicU32]>,
 }
 
 impl Snapshot {
@@ -53,7 +57,8 @@ impl Snapshot {
             };
             tls.push(profile);
         }
-        Ok(Snapshot { generation, server, keys, table, tls })
+        let in_flight = keys.iter().map(|_| AtomicU32::new(0)).collect();
+        Ok(Snapshot { generation, server, keys, table, tls, in_flight })
     }
 }
 
@@ -64,9 +69,9 @@ pub struct Shared {
     pub names: Names,
     /// Metrics and log.
     pub watch: Arc<dyn Watch>,
+    /// How much there is of everything that is limited.
+    pub load: Load,
     level: AtomicU8,
-    /// Client connections over all cores.
-    connections: AtomicU32,
 }
 
 impl Shared {
@@ -77,8 +82,8 @@ impl Shared {
             snapshot,
             names,
             watch,
+            load: Load::default(),
             level: AtomicU8::new(Level::Running as u8),
-            connections: AtomicU32::new(0),
         }
     }
 
@@ -118,6 +123,8 @@ pub struct Core<R: Rt> {
     pub beacon: Beacon,
     /// Request ids and turns.
     pub rng: RefCell<Rng>,
+    /// How late this core's event loop is.
+    pub lateness: Lateness,
     turn: Cell<u32>,
     live: Cell<usize>,
 }
@@ -132,6 +139,7 @@ impl<R: Rt> Core<R> {
             pool: Pool::default(),
             beacon: Beacon::new(),
             rng: RefCell::new(Rng::new(seed)),
+            lateness: Lateness::default(),
             turn: Cell::new(0),
             live: Cell::new(0),
         })
@@ -149,23 +157,38 @@ impl<R: Rt> Core<R> {
         self.live.get()
     }
 
-    /// Counts a connection in; false, and nothing counted, if `server.connections_max` is reached.
-    pub(super) fn enter(&self) -> bool {
-        let max = self.shared.snapshot().server.connections_max.unwrap_or(u32::MAX);
-        if self.shared.connections.fetch_add(1, Ordering::Relaxed) >= max {
-            self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-            return false;
-        }
+    /// Counts a connection in, until the entry is dropped.
+    ///
+    /// # Errors
+    /// A limit is reached, and nothing is counted but the refusal.
+    pub(super) fn enter(self: &Rc<Self>, peer: IpAddr) -> Result<Entry<R>, Shed> {
+        let client = self.shared.load.connect(&self.shared.snapshot().server, peer);
+        let client = client.inspect_err(|shed| self.shared.watch.shed(self.id, *shed))?;
         self.live.set(self.live.get() + 1);
         self.shared.watch.connected(self.id);
-        true
+        Ok(Entry { core: self.clone(), client })
     }
 
-    /// Counts a connection out.
-    pub(super) fn leave(&self) {
-        self.shared.connections.fetch_sub(1, Ordering::Relaxed);
-        self.live.set(self.live.get() - 1);
-        self.shared.watch.disconnected(self.id);
+    /// Tells that a descriptor was missing, and gives up an idle connection for it.
+    pub(super) fn miss_descriptor(&self) {
+        let news = self.shared.load.exhausted(self.rt.now());
+        self.shared.watch.no_descriptor(self.id, news);
+        self.pool.give_up_one();
+    }
+}
+
+/// A client connection that is counted; dropping it counts it out, also when its task unwinds.
+pub struct Entry<R: Rt> {
+    core: Rc<Core<R>>,
+    client: Option<IpAddr>,
+}
+
+impl<R: Rt> Drop for Entry<R> {
+    fn drop(&mut self) {
+        let core = &self.core;
+        core.shared.load.disconnect(self.client);
+        core.live.set(core.live.get() - 1);
+        core.shared.watch.disconnected(core.id);
     }
 }
 
@@ -211,8 +234,14 @@ pub async fn serve<R: Rt>(
 /// Ticks until the core shall end; says whether because of a panic.
 async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
     loop {
-        core.rt.sleep_until(core.rt.now() + TICK).await;
+        let due = core.rt.now() + TICK;
+        core.rt.sleep_until(due).await;
         let now = core.rt.now();
+        core.lateness.tell(now - due, core.shared.snapshot().server.lag_max);
+        core.shared.watch.late(core.id, core.lateness.now());
+        if core.shared.load.recovered(now) {
+            core.shared.watch.descriptors_again(core.id);
+        }
         core.beacon.tick(now);
         core.pool.trim(now);
         if core.rt.panics() > 0 {

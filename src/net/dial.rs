@@ -14,7 +14,7 @@ use crate::base::limits;
 use crate::base::tick::Tick;
 use crate::net::core::{Shared, Snapshot};
 use crate::net::tls;
-use crate::rt::{Reader as _, Rt, Stop as _, Writer as _};
+use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, is_exhausted};
 
 /// A connection to a provider.
 pub struct Conn<R: Rt> {
@@ -109,6 +109,7 @@ fn fault_of(error: &io::Error) -> Fault {
         io::ErrorKind::ConnectionRefused => Fault::Refused,
         io::ErrorKind::TimedOut => Fault::ConnectTimeout,
         io::ErrorKind::ConnectionReset => Fault::Reset,
+        _ if is_exhausted(error) => Fault::NoDescriptor,
         _ => Fault::Connect,
     }
 }

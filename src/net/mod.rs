@@ -11,7 +11,9 @@ pub mod core;
 pub mod dial;
 mod drive;
 mod intake;
+pub mod load;
 pub mod names;
+mod pace;
 pub mod pool;
 pub mod watch;
 

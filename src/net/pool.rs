@@ -99,6 +99,16 @@ impl<R: Rt> Pool<R> {
         }
     }
 
+    /// Drops the one that has been idle for longest.
+    pub fn give_up_one(&self) {
+        let mut rows = self.rows.borrow_mut();
+        // Each row has its oldest first.
+        let oldest = rows.iter_mut().filter(|row| !row.is_empty()).min_by_key(|row| row[0].since);
+        if let Some(row) = oldest {
+            row.remove(0);
+        }
+    }
+
     /// Drops all of them.
     pub fn clear(&self) {
         self.rows.borrow_mut().clear();

@@ -125,6 +125,14 @@ pub fn stopped() -> io::Error {
 
 const ECANCELED: i32 = 125;
 
+/// Whether an operation failed for want of a descriptor, in the process or in the system.
+pub fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(EMFILE | ENFILE))
+}
+
+const ENFILE: i32 = 23;
+const EMFILE: i32 = 24;
+
 /// An operation in flight, or none: what a driver polls. `None` stays pending.
 pub fn poll_slot<F: Future>(
     mut slot: Pin<&mut Option<F>>,

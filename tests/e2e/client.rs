@@ -43,6 +43,22 @@ impl Client {
         Client { stream, buffer: Vec::new() }
     }
 
+    /// From another address of this machine.
+    pub fn connect_from(from: [u8; 4], addr: SocketAddr) -> Client {
+        let socket = socket2::Socket::new(
+            socket2::Domain::IPV4,
+            socket2::Type::STREAM,
+            Some(socket2::Protocol::TCP),
+        );
+        let socket = socket.unwrap();
+        socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
+        socket.connect(&addr.into()).unwrap();
+        let stream = TcpStream::from(socket);
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Client { stream, buffer: Vec::new() }
+    }
+
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.stream.write_all(bytes.as_ref()).unwrap();
     }
@@ -108,6 +124,14 @@ impl Client {
     /// Waits for the first bytes; whether the gateway closed instead.
     pub fn is_closed_or_reset(&mut self) -> bool {
         self.more() == 0
+    }
+
+    /// Whether an answer, or the end, can be read by now.
+    pub fn has_bytes(&self) -> bool {
+        self.stream.set_nonblocking(true).unwrap();
+        let peeked = self.stream.peek(&mut [0]);
+        self.stream.set_nonblocking(false).unwrap();
+        !matches!(peeked, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
     }
 
     fn more(&mut self) -> usize {

@@ -435,28 +435,6 @@ fn a_provider_that_closes_idle_connections_is_never_noticed() {
 }
 
 #[test]
-fn connections_over_the_limit_are_turned_away() {
-    on_both(|driver| {
-        let provider = polite();
-        let config = String::from("connections_max = 2\n") + &providers("", &[provider.addr]);
-        let gateway = Gateway::start(driver, &config);
-        let models = "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
-        let mut held: Vec<_> = (0..2).map(|_| Client::connect(gateway.addr)).collect();
-        for client in &mut held {
-            client.send(models);
-            assert_eq!(client.receive().status, 200, "{driver:?}");
-        }
-        assert!(Client::connect(gateway.addr).is_closed(), "{driver:?}");
-        held.pop();
-        wait_for("a free place", || {
-            let mut client = Client::connect(gateway.addr);
-            client.send_as_far_as_it_goes(models);
-            (!client.is_closed_or_reset()).then_some(())
-        });
-    });
-}
-
-#[test]
 fn octets_that_nobody_asked_for_are_never_an_answer() {
     const STRAY: &str = "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}";
     on_both(|driver| {

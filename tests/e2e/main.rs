@@ -23,6 +23,7 @@ mod messages;
 #[path = "../http1/naive.rs"]
 mod naive;
 mod natives;
+mod overload;
 mod pairs;
 mod raw;
 mod responses;

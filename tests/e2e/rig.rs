@@ -14,6 +14,7 @@ use firstbyte::config;
 use firstbyte::exchange::ledger::Ledger;
 use firstbyte::net::beacon::Level;
 use firstbyte::net::core::{self, End, Shared, Snapshot};
+use firstbyte::net::load::Shed;
 use firstbyte::net::names::Names;
 use firstbyte::net::watch::Watch;
 use firstbyte::route;
@@ -49,6 +50,19 @@ pub struct Notes {
     pub pooled: AtomicUsize,
     /// The next request panics its task.
     pub panic_next: AtomicBool,
+    /// Each request blocks its core for a moment.
+    pub stall: AtomicBool,
+    /// Connections and requests that were refused, by reason.
+    pub shed: [AtomicUsize; Shed::ALL.len()],
+    /// Heads and bodies that came too slowly.
+    pub too_slow: AtomicUsize,
+}
+
+impl Notes {
+    /// How many were refused for a reason.
+    pub fn shed(&self, why: Shed) -> usize {
+        self.shed[why as usize].load(Ordering::SeqCst)
+    }
 }
 
 impl Watch for Notes {
@@ -62,6 +76,11 @@ impl Watch for Notes {
         if self.panic_next.swap(false, Ordering::SeqCst) {
             panic!("a panic on purpose");
         }
+        if self.stall.load(Ordering::SeqCst) {
+            // What blocks is what is tested.
+            let (_open, never) = channel::<()>();
+            let _ = never.recv_timeout(Duration::from_millis(50));
+        }
     }
     fn ended(&self, _core: CoreId, ledger: Ledger) {
         self.ledgers.lock().unwrap().push(ledger);
@@ -70,13 +89,19 @@ impl Watch for Notes {
         let count = if fresh { &self.fresh } else { &self.pooled };
         count.fetch_add(1, Ordering::SeqCst);
     }
+    fn shed(&self, _core: CoreId, why: Shed) {
+        self.shed[why as usize].fetch_add(1, Ordering::SeqCst);
+    }
+    fn too_slow(&self, _core: CoreId) {
+        self.too_slow.fetch_add(1, Ordering::SeqCst);
+    }
 }
 
 /// A gateway of one core.
 pub struct Gateway {
     pub addr: SocketAddr,
     pub notes: Arc<Notes>,
-    shared: Arc<Shared>,
+    pub shared: Arc<Shared>,
     thread: Option<JoinHandle<End>>,
     /// Keeps the thread going that fetches access tokens.
     _tokens: Option<Sender<()>>,
@@ -87,7 +112,9 @@ impl Gateway {
     pub fn start(driver: Driver, config: &str) -> Gateway {
         let listener = uring::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
-        let text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\n{config}");
+        // A loaded machine is late, which is not what most tests are about.
+        let lag = if config.contains("lag_max") { "" } else { "lag_max = \"off\"\n" };
+        let text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\n{lag}{config}");
         let lookup = |reference: &config::Ref| match reference {
             config::Ref::Env(_) => Ok(b"secret-key".to_vec()),
             config::Ref::File(path) => std::fs::read(path).map_err(|e| e.to_string()),

@@ -77,7 +77,9 @@ fn unavailable() -> Ledger {
 }
 
 fn keys() -> Vec<GatewayKey> {
-    ["one", "two"].map(|name| GatewayKey { name: String::from(name), sha256: [7; 32] }).into()
+    ["one", "two"]
+        .map(|name| GatewayKey { name: String::from(name), sha256: [7; 32], in_flight_max: None })
+        .into()
 }
 
 /// A sink and what it was given.

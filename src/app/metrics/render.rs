@@ -4,6 +4,7 @@ use crate::base::fail::Fault;
 use crate::base::tick::Tick;
 use crate::net::beacon::Level;
 use crate::net::core::Shared;
+use crate::net::load::Shed;
 use crate::route::Table;
 use crate::route::health::Standing;
 use crate::rt::uring;
@@ -21,8 +22,9 @@ impl Metrics {
     /// All series as text exposition 0.0.4.
     pub fn render(&self, shared: &Shared, extra: &Extra<'_>) -> String {
         let mut text = Text::default();
-        process(&mut text, self.started.0 as f64 / 1e3);
+        process(&mut text, shared, self.started.0 as f64 / 1e3);
         self.cores(&mut text, shared, extra);
+        self.load(&mut text, shared);
         self.exchanges(&mut text);
         self.bytes(&mut text);
         self.durations(&mut text);
@@ -68,6 +70,26 @@ impl Metrics {
         text.family("firstbyte_dials_total", Counter, "Upstream connections taken, by their kind.");
         text.sample(&[("kind", "fresh")], self.sum(|row| &row.fresh));
         text.sample(&[("kind", "pooled")], self.sum(|row| &row.pooled));
+    }
+
+    /// What is too much, and how near that is.
+    fn load(&self, text: &mut Text, shared: &Shared) {
+        let help =
+            "Connections and requests that were refused since there was too much, by reason.";
+        text.family("firstbyte_shed_total", Counter, help);
+        for why in Shed::ALL {
+            text.sample(&[("reason", why.name())], self.sum(|row| &row.shed[why as usize]));
+        }
+        let help = "Heads and bodies that came slower than they may.";
+        text.single("firstbyte_slow_clients_total", Counter, help, self.sum(|row| &row.too_slow));
+        let help = "Accepts and dials that failed for want of a descriptor.";
+        let missing = self.sum(|row| &row.no_descriptor);
+        text.single("firstbyte_descriptors_missing_total", Counter, help, missing);
+        let help = "How late the latest event loop is, in seconds.";
+        let late = self.rows.iter().map(|row| row.late.get()).max().unwrap_or(0) as f64 / 1e3;
+        text.single("firstbyte_loop_lag_seconds", Gauge, help, late);
+        let over = u8::from(shared.load.is_over_memory());
+        text.single("firstbyte_over_memory", Gauge, "1 while memory_max is exceeded.", over);
     }
 
     /// Open connections and exchanges under way.
@@ -242,14 +264,13 @@ fn tokens(text: &mut Text, table: &Table, now: Tick) {
 }
 
 /// The process: names without our prefix are those that every exporter uses.
-fn process(text: &mut Text, started_seconds: f64) {
+fn process(text: &mut Text, shared: &Shared, started_seconds: f64) {
     text.family("firstbyte_build_info", Gauge, "Always 1; the label says which version runs.");
     text.sample(&[("version", env!("CARGO_PKG_VERSION"))], 1);
     let help = "When the process started, in seconds since 1970.";
     text.single("process_start_time_seconds", Gauge, help, started_seconds);
-    if let Some(bytes) = resident_bytes() {
-        text.single("process_resident_memory_bytes", Gauge, "Resident memory in bytes.", bytes);
-    }
+    let help = "Resident memory in bytes.";
+    text.single("process_resident_memory_bytes", Gauge, help, shared.load.resident());
     if let Ok(entries) = std::fs::read_dir("/proc/self/fd") {
         // One of them is the folder being read.
         let open = entries.count().saturating_sub(1);
@@ -258,11 +279,4 @@ fn process(text: &mut Text, started_seconds: f64) {
     if let Ok((soft, _)) = rlimit::Resource::NOFILE.get() {
         text.single("process_max_fds", Gauge, "File descriptors that may be open.", soft);
     }
-}
-
-/// `VmRSS` of proc_pid_status(5), which is in KiB whatever the page size.
-fn resident_bytes() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }

@@ -13,6 +13,7 @@ use crate::base::fail::Fault;
 use crate::base::ids::Id as _;
 use crate::exchange::ledger::{AttemptRecord, CommittedBy, Ending, Ledger, Outcome};
 use crate::llm::request::Surface;
+use crate::net::load::Shed;
 use crate::route::Table;
 
 /// A counter. Nothing is ordered by it: each number stands for itself.
@@ -22,6 +23,10 @@ pub(super) struct Count(AtomicU64);
 impl Count {
     pub(super) fn add(&self, count: u64) {
         self.0.fetch_add(count, Ordering::Relaxed);
+    }
+
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
     }
 
     pub(super) fn get(&self) -> u64 {
@@ -274,6 +279,12 @@ pub(super) struct Row {
     pub(super) refusals: Count,
     pub(super) gone_before: Count,
     pub(super) gone_after: Count,
+    /// By reason.
+    pub(super) shed: [Count; Shed::ALL.len()],
+    pub(super) too_slow: Count,
+    pub(super) no_descriptor: Count,
+    /// How late the core's event loop is, in milliseconds: a gauge.
+    pub(super) late: Count,
     pub(super) commit: Histogram,
     pub(super) exchange: Histogram,
     /// By surface, class, ending.
@@ -305,6 +316,10 @@ impl Row {
             refusals: Count::default(),
             gone_before: Count::default(),
             gone_after: Count::default(),
+            shed: Default::default(),
+            too_slow: Count::default(),
+            no_descriptor: Count::default(),
+            late: Count::default(),
             commit: Histogram::default(),
             exchange: Histogram::default(),
             requests: Default::default(),

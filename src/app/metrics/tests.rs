@@ -11,6 +11,7 @@ use crate::config::{BaseUrl, Config, Driver, Kind, Log as LogRule, Model, Patch,
 use crate::config::{Server, ServiceAccount, Settings, TargetSpec};
 use crate::exchange::ledger::{CommittedBy, Ending};
 use crate::net::core::{Shared, Snapshot};
+use crate::net::load::Shed;
 use crate::net::names::Names;
 use crate::route;
 use crate::route::health::{Outcome, Pass};
@@ -56,14 +57,7 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
             admin: None,
             cores: 1,
             driver: Driver::Epoll,
-            head_max: 65_536,
-            body_max: 65_536,
-            drain: Ms(1),
-            connections_max: None,
-            head_timeout: Ms(1),
-            body_timeout: Ms(1),
-            keep_alive: Ms(1),
-            write_timeout: Ms(1),
+            ..Server::default()
         },
         auth: Vec::new(),
         providers,
@@ -196,6 +190,7 @@ fn labels_come_back_as_they_were() {
 #[test]
 fn an_idle_gateway_has_a_whole_exposition() {
     let (metrics, shared) = watched(2, ["openai", "backup"]);
+    shared.load.tell_resident(4096, u64::MAX);
     let scrape = Scrape::of(&metrics, &shared);
     assert_eq!(
         scrape.value("attempts_total", &[("target", "openai/gpt-4o"), ("outcome", "ok")]),
@@ -295,6 +290,35 @@ fn bad_ends_have_series_of_their_own() {
         assert_eq!(scrape.value(name, &[]), 4.0, "{name}");
     }
     assert_eq!(scrape.value("commit_seconds_count", &[]), 2.0);
+}
+
+#[test]
+fn what_is_shed_is_counted_by_its_reason() {
+    let (metrics, shared) = watched(2, ["openai", "backup"]);
+    for (count, why) in Shed::ALL.into_iter().enumerate() {
+        for core in 0..=count {
+            metrics.shed(CoreId(core as u16), why);
+        }
+    }
+    metrics.too_slow(CoreId(1));
+    metrics.no_descriptor(CoreId(0), false);
+    metrics.late(CoreId(0), Ms(70));
+    metrics.late(CoreId(1), Ms(250));
+    metrics.late(CoreId(0), Ms(3));
+    shared.load.tell_resident(11, 10);
+    let scrape = Scrape::of(&metrics, &shared);
+    for (count, why) in Shed::ALL.into_iter().enumerate() {
+        let reason = [("reason", why.name())];
+        assert_eq!(scrape.value("shed_total", &reason), 1.0 + count as f64, "{}", why.name());
+    }
+    for (name, value) in [
+        ("slow_clients_total", 1.0),
+        ("descriptors_missing_total", 1.0),
+        ("loop_lag_seconds", 0.25),
+        ("over_memory", 1.0),
+    ] {
+        assert_eq!(scrape.value(name, &[]), value, "{name}");
+    }
 }
 
 #[test]

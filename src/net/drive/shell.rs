@@ -12,6 +12,7 @@ use crate::base::fail::Fault;
 use crate::base::ids::EndpointId;
 use crate::base::limits;
 use crate::base::tick::Tick;
+use crate::config::HalfClose;
 use crate::exchange::phase::LaneId;
 use crate::exchange::{Cx, Exchange, Input, Output, Side};
 use crate::net::conn::Down;
@@ -356,7 +357,12 @@ impl<'a, R: Rt> Shell<'a, R> {
                 self.seat(lane, conn);
                 self.step(Input::Dialed { lane, reused: false });
             }
-            Err(fault) => self.step(Input::Broke { lane, fault, write: false }),
+            Err(fault) => {
+                if fault == Fault::NoDescriptor {
+                    self.core.miss_descriptor();
+                }
+                self.step(Input::Broke { lane, fault, write: false });
+            }
         }
     }
 
@@ -434,8 +440,9 @@ impl<'a, R: Rt> Shell<'a, R> {
             self.step(Input::Received { lane, rx: &mut plain });
         }
         plain.clear();
+        let crowded = self.exchange.is_crowded();
         let io = &mut self.lanes[lane.index()];
-        if !io.closing && io.reader.is_some() {
+        if !io.closing && io.reader.is_some() && !crowded {
             io.plain = plain;
         }
         match opened {
@@ -448,8 +455,10 @@ impl<'a, R: Rt> Shell<'a, R> {
     /// Keeps a receive buffer's memory for the lane's next read.
     fn put_back(&mut self, lane: LaneId, mut rx: Buf) {
         rx.clear();
+        let crowded = self.exchange.is_crowded();
         let io = &mut self.lanes[lane.index()];
-        if !io.closing && io.rx.capacity() == 0 {
+        // For a client that does not read it may be long until the next one.
+        if !io.closing && io.rx.capacity() == 0 && !crowded {
             io.rx = rx;
         }
     }
@@ -525,6 +534,8 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         match result {
             Ok(count) if count > 0 => self.watch(),
+            // Its sending is over, its reading is not: nothing more is watched for.
+            Ok(_) if self.snapshot.server.half_close == HalfClose::Serve => {}
             Ok(_) | Err(_) => self.step(Input::Gone),
         }
     }
