@@ -23,6 +23,7 @@ mod models;
 mod raw;
 mod settings;
 mod text;
+mod tls;
 mod values;
 
 use std::fmt;
@@ -34,6 +35,7 @@ use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::Ms;
 
 pub use crate::llm::providers::Kind;
+pub use tls::Certificate;
 pub use values::{
     BreakerRule, BudgetRule, Commit, Driver, OnContentPolicy, Patch, Policy, Settings,
 };
@@ -86,13 +88,19 @@ pub struct Server {
     pub keep_alive: Ms,
     /// How long a client may take to accept bytes.
     pub write_timeout: Ms,
+    /// How long after SIGTERM new connections are still served, while `/readyz` says no; `None`: not.
+    pub drain_notice: Option<Ms>,
+    /// What clients are spoken TLS to with; empty: plain HTTP.
+    pub tls: Vec<Certificate>,
+    /// PEM text of the CA that a client's certificate must be of; `None`: clients need none.
+    pub client_ca: Option<Vec<u8>>,
 }
 
 /// A key that clients may present. Only its hash is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayKey {
     /// What log and metrics call it.
-    pub name: String,
+    pub name: Arc<str>,
     /// SHA-256 of the key's bytes.
     pub sha256: [u8; 32],
 }

@@ -109,7 +109,8 @@ impl Intake {
         let surface = self.surface(head.method, path);
         // Known before anything is refused: a refusal is told in the client's dialect.
         self.ledger.surface = surface.as_ref().copied().unwrap_or_default();
-        self.ledger.key = caller(snapshot, head, bytes)?;
+        let key = caller(snapshot, head, bytes)?;
+        self.ledger.key = key.map(|id| snapshot.keys[id.index()].name.clone());
         surface?;
         self.overrides(head, bytes)?;
         let target = std::str::from_utf8(head.target.of(bytes)).unwrap_or_default();

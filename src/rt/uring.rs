@@ -344,4 +344,4 @@ impl Stop for MonoStop {
 }
 
 /// Connections that wait to be accepted, for each core and address.
-const BACKLOG: i32 = 1024;
+pub const BACKLOG: i32 = 1024;

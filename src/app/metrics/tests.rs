@@ -62,6 +62,9 @@ pub(crate) fn config(names: [&str; 2]) -> Config {
             body_timeout: Ms(1),
             keep_alive: Ms(1),
             write_timeout: Ms(1),
+            drain_notice: None,
+            tls: Vec::new(),
+            client_ca: None,
         },
         auth: Vec::new(),
         providers,
@@ -384,7 +387,7 @@ fn no_secret_is_shown() {
 #[test]
 fn ledgers_go_on_to_the_log() {
     let table = route::compile(&config(["openai", "backup"]), None).unwrap();
-    let metrics = Metrics::start(&LedgerTo::Off, &[], &table).unwrap();
+    let metrics = Metrics::start(&LedgerTo::Off, &table).unwrap();
     metrics.ended(CoreId(0), two_attempts(Failure::of(Fault::Dns)));
     assert!(metrics.flush());
     assert_eq!(&*metrics.last_ledger(Duration::from_secs(30)).unwrap().id, "r1");
