@@ -116,11 +116,6 @@ impl Sockets {
         rows.iter().filter_map(|row| row.listeners.first()?.local_addr().ok()).collect()
     }
 
-    /// Whether cores share sockets; then they must agree on whether these block.
-    pub fn are_shared(&self, cores: usize) -> bool {
-        self.rows().iter().any(|row| row.listeners.len() < cores)
-    }
-
     /// Duplicates of what a core takes connections from; none once this is closed.
     pub fn of_core(&self, core: usize, cores: usize) -> Vec<TcpListener> {
         let mut list = Vec::new();

@@ -122,12 +122,6 @@ pub fn start(
         let engine = told.recv().map_err(|_| String::from("a core ended before it began"))??;
         engines.push(engine);
     }
-    let epoll = engines.iter().filter(|engine| **engine == Engine::Epoll).count();
-    if sockets.are_shared(count) && epoll != 0 && epoll != count {
-        // A socket blocks for all who have it, or for nobody.
-        let why = "cores that share a listener must have one driver; set server.driver to epoll";
-        return Err(String::from(why));
-    }
     Ok(Workers { threads, engines, health, addresses: sockets.addresses(), sockets, gate })
 }
 
