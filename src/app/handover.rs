@@ -148,7 +148,18 @@ impl Estate {
         if let Some(admin) = &self.admin {
             admin.pause();
         }
-        let done = self.offer(stream);
+        let done = match self.offer(stream) {
+            // It left before it had read all of this.
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                ) =>
+            {
+                Ok(false)
+            }
+            done => done,
+        };
         if !matches!(done, Ok(true))
             && let Some(admin) = &self.admin
         {

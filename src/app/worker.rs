@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::app::sockets::{Given, Sockets};
 use crate::base::ids::{CoreId, Id as _};
@@ -21,6 +21,9 @@ use crate::rt::uring::{Engine, Loop, MonoListener};
 /// Pause before a core that ended badly is started again, doubled each time up to the limit.
 const RESTART_PAUSE: Duration = Duration::from_millis(50);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long the cores may take to pass the gate: they only have to wake up.
+const OPEN_MAX: Duration = Duration::from_secs(1);
 
 /// What the cores are doing, for `/status`, `/readyz` and metrics.
 #[derive(Default)]
@@ -126,9 +129,17 @@ pub fn start(
 }
 
 impl Workers {
-    /// Lets the cores take connections.
+    /// Lets the cores take connections, and waits a moment until they do: who hears that this process is
+    /// ready shall find it so.
     pub fn open(&self) {
         self.gate.open();
+        let until = Instant::now() + OPEN_MAX;
+        while self.health.serving.load(Ordering::SeqCst) < self.threads.len() {
+            if Instant::now() > until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Whether every core has ended.

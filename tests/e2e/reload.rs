@@ -10,7 +10,8 @@ use crate::rig::{Gateway, Provider, on_both, providers};
 #[test]
 fn connections_of_unchanged_providers_go_on() {
     on_both(|driver| {
-        let make = |name: &'static str| Provider::start(move |c| c.as_mut().unwrap().say(good(name)));
+        let make =
+            |name: &'static str| Provider::start(move |c| c.as_mut().unwrap().say(good(name)));
         let (first, second) = (make("p0"), make("p1"));
         let gateway = Gateway::start(driver, &providers("", &[first.addr]));
         let mut client = Client::connect(gateway.addr);
@@ -24,10 +25,8 @@ fn connections_of_unchanged_providers_go_on() {
         };
         ask("p0");
         // The endpoint moves to another place of the table, and its connection with it.
-        let more = format!(
-            "[providers.x]\nkind = \"openai\"\nbase_url = \"http://{}/v1\"\n",
-            second.addr
-        );
+        let more =
+            format!("[providers.x]\nkind = \"openai\"\nbase_url = \"http://{}/v1\"\n", second.addr);
         gateway.reload(&(more.clone() + &providers("", &[first.addr])));
         ask("p0");
         assert_eq!(counts(), (1, 1), "{driver:?}");
@@ -47,7 +46,8 @@ fn a_breaker_stays_open_over_a_reload() {
         let primary = Provider::saying("HTTP/1.1 500 X\r\ncontent-length: 0\r\n\r\n");
         let second = Provider::start(|call| call.as_mut().unwrap().say(good("p1")));
         let addrs = [primary.addr, second.addr];
-        let rule = "breaker = { failures = 2, error_rate = 1.0, window = \"60s\", open = \"600s\" }";
+        let rule =
+            "breaker = { failures = 2, error_rate = 1.0, window = \"60s\", open = \"600s\" }";
         let config = providers(rule, &addrs);
         let gateway = Gateway::start(driver, &config);
         for _ in 0..2 {
