@@ -34,7 +34,10 @@ fn lookup(reference: &Ref) -> Result<Vec<u8>, String> {
             _ => return Err("is not set".into()),
         },
         Ref::File(path) => match path.as_str() {
-            "ca.pem" => "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n",
+            "ca.pem" | "cert.pem" | "clients.pem" => {
+                "-----BEGIN CERTIFICATE-----\nAA==\n-----END CERTIFICATE-----\n"
+            }
+            "key.pem" => "-----BEGIN PRIVATE KEY-----\nAA==\n-----END PRIVATE KEY-----\n",
             "local-key-b" => "sk-test-3\n",
             "not-a-ca.pem" => "hello",
             other => return key_file(other),
@@ -235,9 +238,10 @@ fn shown(text: &str) -> BTreeSet<String> {
 fn the_full_file_shows_every_key() {
     let text = read("full.toml");
     // `commit` stands there twice, once as a comment, since a key can't have two forms at once; `key`
-    // and `keys` are of two providers.
+    // and `keys` are of two providers. TLS is shown in comments, since it needs files of its own.
     let table_form =
         text.replace("commit = \"first", "# \"first").replace("# commit =", "commit =");
+    let table_form = table_form.replace("# tls =", "tls =").replace("# client_ca", "client_ca");
     let shown: BTreeSet<_> = shown(&text).union(&shown(&table_form)).cloned().collect();
     for (section, key) in config::keys() {
         let path = format!("{section}.{key}");
@@ -245,6 +249,10 @@ fn the_full_file_shows_every_key() {
     }
     let config = load(&table_form).map_err(|p| lines(&p)).unwrap();
     assert_eq!(config.settings.commit, Commit::Tokens { count: 8, within: Ms(500) });
+    assert_eq!((config.server.tls.len(), config.server.client_ca.is_some()), (1, true));
+    let line = text.lines().position(|line| line.starts_with("# tls =")).unwrap() + 1;
+    assert_eq!(config.server.tls[0].line, line);
+    assert!(!format!("{:?}", config.server).contains("PRIVATE KEY"));
 }
 
 #[test]
@@ -259,7 +267,7 @@ fn every_key_that_is_documented_is_read() {
                 format!("{head}[{section}]\n{key} = {odd}\n")
             }
             "auth.keys[]" => format!("{head}[[auth.keys]]\n{key} = {odd}\n"),
-            "defaults.commit" | "defaults.breaker" | "defaults.retry_budget" => {
+            "defaults.commit" | "defaults.breaker" | "defaults.retry_budget" | "server.tls" => {
                 format!("{head}[{section}]\n{key} = {odd}\n")
             }
             "providers.NAME" => format!("[providers.p]\n{key} = {odd}\n"),

@@ -2,8 +2,8 @@
 //!
 //! It reads one request head, answers with one page (`pages`) and closes. It shares nothing with the
 //! cores but what they publish, so a scrape never waits for them nor they for it. Everything is bounded:
-//! connections at once, bytes of a head, time for the head, time for the answer. It changes nothing:
-//! only GET and HEAD are answered, and no page has an effect.
+//! connections at once, bytes of a head, time for the head, time for the answer. Only one page has an
+//! effect, and only by POST: `/reload`, which takes in the file that the process was started with.
 //!
 //! ```text
 //! GET /readyz HTTP/1.1\r\n         HTTP/1.1 503 Service Unavailable\r\n
@@ -16,14 +16,19 @@ mod pages;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use crate::app::control::Gateway;
 use crate::app::metrics::Metrics;
+use crate::app::reload::{Done, Reloader};
+use crate::app::say;
 use crate::app::worker::Health;
 use crate::base::buf::Buf;
+use crate::config::Problem;
 use crate::net::core::Shared;
 use crate::rt::uring::Engine;
 use crate::wire::http1::emit;
@@ -41,6 +46,8 @@ const REST_BYTES_MAX: usize = 64 * 1024;
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Patiences for the whole of an answer: a few hundred KiB over a slow line.
 const WRITES_MAX: u32 = 5;
+/// How often the thread looks whether it shall end.
+const LOOK: Duration = Duration::from_millis(50);
 /// Pause after an accept that failed for want of descriptors or memory.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -53,14 +60,21 @@ pub struct View {
     addresses: Vec<SocketAddr>,
     origin: String,
     started: Instant,
+    reload: Box<Reload>,
     stopping: AtomicBool,
-    /// Where the listener is: to wake it at the end.
-    own: OnceLock<SocketAddr>,
 }
+
+/// Takes another config.
+type Reload = dyn Fn() -> Result<Done, Vec<Problem>> + Send + Sync;
 
 impl View {
     /// A view of a running gateway; `started` is what the uptime counts from.
-    pub fn new(gateway: &Gateway, metrics: Arc<Metrics>, started: Instant) -> View {
+    pub fn new(
+        gateway: &Gateway,
+        metrics: Arc<Metrics>,
+        reloader: Arc<Reloader>,
+        started: Instant,
+    ) -> View {
         View {
             shared: gateway.shared.clone(),
             health: gateway.workers.health.clone(),
@@ -69,41 +83,88 @@ impl View {
             addresses: gateway.addresses.clone(),
             origin: gateway.origin.to_string(),
             started,
+            reload: Box::new(move || reloader.run()),
             stopping: AtomicBool::new(false),
-            own: OnceLock::new(),
-        }
-    }
-
-    /// Ends the listener; requests under way are answered.
-    pub fn stop(&self) {
-        self.stopping.store(true, Ordering::SeqCst);
-        if let Some(own) = self.own.get() {
-            // Only to wake it from accept; if that fails it is not there any more.
-            let _ = TcpStream::connect_timeout(own, PATIENCE);
         }
     }
 }
 
-/// Serves the pages of `view` until it is stopped. The thread need not be joined.
-///
-/// # Errors
-/// The listener is of no use, or the thread can't be started.
-pub fn start(listener: TcpListener, view: Arc<View>) -> Result<JoinHandle<()>, String> {
-    start_with(listener, view, PATIENCE)
-}
-
-fn start_with(
+/// The admin listener and the thread that serves it.
+pub struct Server {
     listener: TcpListener,
+    address: SocketAddr,
     view: Arc<View>,
+    thread: Mutex<Option<JoinHandle<()>>>,
     patience: Duration,
-) -> Result<JoinHandle<()>, String> {
-    let refused = |error: io::Error| format!("the admin listener can't be used: {error}");
-    listener.set_nonblocking(false).map_err(refused)?;
-    let _ = view.own.set(listener.local_addr().map_err(refused)?);
-    std::thread::Builder::new()
-        .name(String::from("admin"))
-        .spawn(move || run(&listener, &view, patience))
-        .map_err(|error| format!("the admin thread can't be started: {error}"))
+}
+
+impl Server {
+    /// Serves the pages of `view`.
+    ///
+    /// # Errors
+    /// The listener is of no use, or the thread can't be started.
+    pub fn start(listener: TcpListener, view: Arc<View>) -> Result<Server, String> {
+        Server::start_with(listener, view, PATIENCE)
+    }
+
+    fn start_with(
+        listener: TcpListener,
+        view: Arc<View>,
+        patience: Duration,
+    ) -> Result<Server, String> {
+        let refused = |error: io::Error| format!("the admin listener can't be used: {error}");
+        let address = listener.local_addr().map_err(refused)?;
+        let server = Server { listener, address, view, thread: Mutex::new(None), patience };
+        server.run().map_err(refused)?;
+        Ok(server)
+    }
+
+    fn run(&self) -> io::Result<()> {
+        let listener = self.listener.try_clone()?;
+        listener.set_nonblocking(false)?;
+        // So that the thread notices that it shall end, also where others take the connections.
+        SockRef::from(&listener).set_read_timeout(Some(LOOK))?;
+        self.view.stopping.store(false, Ordering::SeqCst);
+        let (view, patience) = (self.view.clone(), self.patience);
+        let thread = std::thread::Builder::new()
+            .name(String::from("admin"))
+            .spawn(move || run(&listener, &view, patience))?;
+        *self.thread() = Some(thread);
+        Ok(())
+    }
+
+    fn thread(&self) -> MutexGuard<'_, Option<JoinHandle<()>>> {
+        self.thread.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A duplicate of the listener, for another process.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn pass_on(&self) -> io::Result<TcpListener> {
+        self.listener.try_clone()
+    }
+
+    /// Takes no more connections; those in the queue wait there. Requests under way are answered.
+    pub fn pause(&self) {
+        self.view.stopping.store(true, Ordering::SeqCst);
+        if let Some(thread) = self.thread().take() {
+            // It catches nothing and shares nothing: a panic of it ends only itself.
+            let _ = thread.join();
+        }
+    }
+
+    /// Goes on after a pause.
+    pub fn resume(&self) {
+        if let Err(error) = self.run() {
+            say::log(&format!("the admin listener does not go on: {error}"));
+        }
+    }
 }
 
 fn run(listener: &TcpListener, view: &Arc<View>, patience: Duration) {
@@ -114,15 +175,19 @@ fn run(listener: &TcpListener, view: &Arc<View>, patience: Duration) {
         if view.stopping.load(Ordering::SeqCst) {
             return;
         }
-        let Ok((stream, _)) = accepted else {
-            // The one that is kept for this: who asks how the process is gets an answer, one at a time.
-            if spare.take().is_none() {
-                std::thread::sleep(ACCEPT_PAUSE);
-            } else if let Ok((stream, _)) = listener.accept() {
-                let _ = serve(stream, view, patience);
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) if is_late(&error) => continue,
+            Err(_) => {
+                // The one that is kept for this: who asks how the process is gets an answer, one at a time.
+                if spare.take().is_none() {
+                    std::thread::sleep(ACCEPT_PAUSE);
+                } else if let Ok((stream, _)) = listener.accept() {
+                    let _ = serve(stream, view, patience);
+                }
+                spare = Spare::take();
+                continue;
             }
-            spare = Spare::take();
-            continue;
         };
         let Some(seat) = Seat::take(&open) else { continue };
         let view = view.clone();
@@ -249,7 +314,7 @@ fn is_late(error: &io::Error) -> bool {
 fn write_answer(page: &Page, body: bool) -> Buf {
     let mut out = Buf::with_capacity(256 + page.body.len());
     emit::status_line(&mut out, page.status);
-    let allow = (page.status == 405).then_some((&b"allow"[..], &b"GET, HEAD"[..]));
+    let allow = page.allow.map(|methods| (&b"allow"[..], methods.as_bytes()));
     let fields = [
         (&b"content-type"[..], page.kind.as_bytes()),
         (b"cache-control", b"no-store"),

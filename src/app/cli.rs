@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::app::control::{self, Origin};
-use crate::app::{demo, models, sandbox, say, serve, tokens, translate};
+use crate::app::{demo, models, sandbox, say, serve, translate};
 use crate::config::{Config, Problem};
 use crate::llm::dialects::Dialect;
 use crate::llm::request::{Ask, Surface};
@@ -30,6 +30,10 @@ enum Command {
         /// The config file (TOML).
         #[arg(short, long, value_name = "FILE")]
         config: Option<PathBuf>,
+        /// A Unix socket by which this process takes the listeners of one that was started with the same
+        /// path, and hands them to the next one. No connection is lost in between.
+        #[arg(long, value_name = "PATH")]
+        handover: Option<PathBuf>,
     },
     /// Show a fallback happening: sandbox providers, a failing primary, a streamed answer, its ledger.
     Demo {
@@ -114,7 +118,7 @@ pub fn run() -> ExitCode {
         }
     };
     let done = match cli.command {
-        Command::Serve { config } => serve::run(config.as_deref()),
+        Command::Serve { config, handover } => serve::run(config.as_deref(), handover.as_deref()),
         Command::Demo { once } => demo::run(once),
         Command::Sandbox { listen, providers } => serve::sandbox(listen, providers),
         Command::Check { config } => check(&config),
@@ -190,8 +194,8 @@ pub fn configured(path: Option<&Path>) -> Result<Option<(Config, Origin)>, Stop>
 fn check(path: &Path) -> Result<(), Stop> {
     let origin = path.display().to_string();
     let config = control::load(path).map_err(|found| Stop::config(&origin, &found))?;
-    let table = route::compile(&config, None).map_err(|found| Stop::config(&origin, &found))?;
-    tokens::check(&config).map_err(|found| Stop::config(&origin, &found))?;
+    let compiled = control::compile(&config, None);
+    let table = compiled.map_err(|found| Stop::config(&origin, &found))?.table;
     say::line(&format!(
         "{origin} is good: {} providers, {} models, {} routes, {} targets",
         config.providers.len(),

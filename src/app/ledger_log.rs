@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use crate::app::say;
 use crate::base::fail::Fault;
-use crate::base::ids::{Id as _, TargetId};
+use crate::base::ids::TargetId;
 use crate::base::tick::{Ms, Tick};
-use crate::config::{GatewayKey, LedgerTo};
+use crate::config::LedgerTo;
 use crate::exchange::ledger::{AttemptRecord, Ledger};
 
 /// Ledgers that may wait for the writer: a tenth of a second of several busy cores.
@@ -90,11 +90,11 @@ impl State {
 }
 
 impl Log {
-    /// Opens the log and starts its writer. `keys` name the gateway keys of the ledgers.
+    /// Opens the log and starts its writer.
     ///
     /// # Errors
     /// The file can't be opened for appending, or the thread can't be started.
-    pub fn start(to: &LedgerTo, keys: &[GatewayKey]) -> Result<Log, String> {
+    pub fn start(to: &LedgerTo) -> Result<Log, String> {
         let sink: Option<Sink> = match to {
             LedgerTo::Off => None,
             LedgerTo::Stdout => Some(Box::new(|lines| {
@@ -107,21 +107,15 @@ impl Log {
                 Some(Box::new(move |lines| file.write_all(lines)))
             }
         };
-        Log::with(sink, Box::new(say::log), keys, QUEUE)
+        Log::with(sink, Box::new(say::log), QUEUE)
     }
 
     /// A log with other ends than the process's own. No sink: lines are not even made.
-    fn with(
-        sink: Option<Sink>,
-        warn: Warn,
-        keys: &[GatewayKey],
-        queue: usize,
-    ) -> Result<Log, String> {
+    fn with(sink: Option<Sink>, warn: Warn, queue: usize) -> Result<Log, String> {
         let (sender, receiver) = sync_channel(queue);
         let state = Arc::new(State::default());
         let writer = Writer {
             sink,
-            keys: keys.iter().map(|key| key.name.clone()).collect(),
             warnings: Warnings { warn, last: BTreeMap::new() },
             state: state.clone(),
             failed: None,
@@ -177,7 +171,6 @@ fn append_to(path: &str) -> io::Result<File> {
 /// The log's far end.
 struct Writer {
     sink: Option<Sink>,
-    keys: Vec<String>,
     warnings: Warnings,
     state: Arc<State>,
     /// When the sink last refused.
@@ -211,8 +204,7 @@ impl Writer {
     fn note(&mut self, ledger: &Ledger, lines: &mut Vec<u8>) {
         self.warnings.look(ledger);
         if self.sink.is_some() {
-            let key = ledger.key.and_then(|key| self.keys.get(key.index()));
-            line::write(ledger, key.map(String::as_str), lines);
+            line::write(ledger, lines);
         }
     }
 

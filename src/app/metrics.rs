@@ -17,7 +17,7 @@ use crate::app::say;
 use crate::app::worker::Health;
 use crate::base::ids::{CoreId, Id as _};
 use crate::base::tick::{Ms, UnixMs};
-use crate::config::{GatewayKey, LedgerTo};
+use crate::config::LedgerTo;
 use crate::exchange::ledger::Ledger;
 use crate::net::load::Shed;
 use crate::net::watch::Watch;
@@ -50,18 +50,14 @@ impl Metrics {
         Metrics { layout, rows, log: None, started: uring::wall() }
     }
 
-    /// Counters for the cores of this machine, with the ledger log. `keys` name the gateway keys.
+    /// Counters for the cores of this machine, with the ledger log.
     ///
     /// # Errors
     /// The log can't be opened.
-    pub fn start(
-        to: &LedgerTo,
-        keys: &[GatewayKey],
-        table: &Table,
-    ) -> Result<Arc<Metrics>, String> {
+    pub fn start(to: &LedgerTo, table: &Table) -> Result<Arc<Metrics>, String> {
         let cores = core_affinity::get_core_ids().map_or(1, |cores| cores.len());
         let mut metrics = Metrics::new(cores, table);
-        metrics.log = Some(Log::start(to, keys)?);
+        metrics.log = Some(Log::start(to)?);
         Ok(Arc::new(metrics))
     }
 

@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::net::core::Shared;
+use crate::route::Table;
 
 /// How often a name that resolved is asked for again.
 const REFRESH: Duration = Duration::from_secs(30);
@@ -28,7 +29,7 @@ pub fn run(shared: &Arc<Shared>, quit: &Receiver<()>, ready: impl FnOnce(), say:
     let mut ready = Some(ready);
     loop {
         let now = Instant::now();
-        for host in hosts(shared) {
+        for host in hosts(&shared.snapshot().table) {
             rows.entry(host).or_insert(Row { due: now, failures: 0 });
         }
         for (host, row) in rows.iter_mut().filter(|(_, row)| row.due <= now) {
@@ -44,10 +45,16 @@ pub fn run(shared: &Arc<Shared>, quit: &Receiver<()>, ready: impl FnOnce(), say:
     }
 }
 
-/// The names of the current snapshot that are no literal addresses.
-fn hosts(shared: &Shared) -> Vec<Arc<str>> {
-    let snapshot = shared.snapshot();
-    let hosts = snapshot.table.endpoints.iter().map(|(_, endpoint)| endpoint.host.clone());
+/// Resolves what a table names and nobody has asked for yet, before requests do.
+pub fn prime(shared: &Shared, table: &Table, say: fn(&str)) {
+    for host in hosts(table).into_iter().filter(|host| !shared.names.knows(host)) {
+        resolve(shared, &host, &mut Row { due: Instant::now(), failures: 0 }, say);
+    }
+}
+
+/// The names of a table that are no literal addresses.
+fn hosts(table: &Table) -> Vec<Arc<str>> {
+    let hosts = table.endpoints.iter().map(|(_, endpoint)| endpoint.host.clone());
     hosts.filter(|host| host.parse::<IpAddr>().is_err()).collect()
 }
 

@@ -1,19 +1,22 @@
 //! `serve` and `sandbox`: a process that runs until it is told to end.
 
 use std::fmt::Write as _;
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::app::admin;
 use crate::app::cli::{Stop, configured};
-use crate::app::control::{Gateway, Origin};
+use crate::app::control::{self, Gateway, Origin};
+use crate::app::handover::{self, Estate, Predecessor};
 use crate::app::machine;
 use crate::app::metrics::Metrics;
+use crate::app::reload::{Fixed, Reloader};
 use crate::app::sandbox::{self, Sandbox};
 use crate::app::say;
 use crate::app::signals::Signals;
+use crate::app::sockets::{self, Given};
 use crate::config::{self, Config, LedgerTo};
 use crate::net::watch::Watch;
 use crate::rt::uring::{Engine, Loop};
@@ -29,7 +32,9 @@ pub struct Running {
     pub metrics: Arc<Metrics>,
     /// Where the admin listener is, if there is one.
     pub admin: Option<SocketAddr>,
-    view: Arc<admin::View>,
+    /// Takes another config.
+    pub reloader: Arc<Reloader>,
+    server: Option<Arc<admin::Server>>,
 }
 
 impl Running {
@@ -38,32 +43,75 @@ impl Running {
     /// # Errors
     /// What can't be listened on, opened or compiled, in words.
     pub fn start(config: &Config, origin: Origin) -> Result<Running, String> {
+        Running::start_with(config, origin, Vec::new(), None)
+    }
+
+    /// As `start`, with listeners that another process passed, and has to let go before the first
+    /// connection is taken if it is a predecessor.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub fn start_with(
+        config: &Config,
+        origin: Origin,
+        mut given: Vec<Given>,
+        predecessor: Option<Predecessor>,
+    ) -> Result<Running, String> {
+        let activated = predecessor.is_none() && !given.is_empty();
         let mut made = None;
-        let gateway = Gateway::start(config, origin, |table| {
-            let metrics = Metrics::start(&config.log.ledger, &config.auth, table)?;
+        let gateway = Gateway::start(config, origin, &mut given, |table| {
+            let metrics = Metrics::start(&config.log.ledger, table)?;
             made = Some(metrics.clone());
             Ok(metrics as Arc<dyn Watch>)
         })?;
         let metrics = made.ok_or("the gateway made no metrics")?;
-        let view = Arc::new(admin::View::new(&gateway, metrics.clone(), Instant::now()));
-        let admin = match config.server.admin {
-            None => None,
-            Some(address) => {
-                let listener = TcpListener::bind(address).map_err(|error| {
-                    format!("can't listen on {address} (server.admin): {error}")
-                })?;
-                let address = listener.local_addr().unwrap_or(address);
-                admin::start(listener, view.clone())?;
-                Some(address)
-            }
-        };
-        Ok(Running { gateway, metrics, admin, view })
+        let reloader = Arc::new(Reloader::new(
+            gateway.shared.clone(),
+            gateway.origin.clone(),
+            Fixed::of(config),
+            gateway.addresses.clone(),
+            gateway.aside.clone(),
+        ));
+        let view = admin::View::new(&gateway, metrics.clone(), reloader.clone(), Instant::now());
+        let listener = config.server.admin.map(|address| {
+            sockets::admin(address, &mut given)
+                .map_err(|error| format!("can't listen on {address} (server.admin): {error}"))
+        });
+        let listener = listener.transpose()?;
+        if let (true, Some(left)) = (activated, given.first()) {
+            let address = left.address();
+            return Err(format!(
+                "the service manager listens on {address}, which is neither server.listen nor server.admin"
+            ));
+        }
+        if let Some(predecessor) = predecessor
+            && !predecessor.take_over()
+        {
+            say::log("the process before this one did not say that it has let go; going on");
+        }
+        // From here on nothing fails that could leave the listeners without anybody.
+        gateway.workers.open();
+        let server = listener.map(|listener| admin::Server::start(listener, Arc::new(view)));
+        let server = server.transpose()?.map(Arc::new);
+        let admin = server.as_ref().map(|server| server.address());
+        Ok(Running { gateway, metrics, admin, reloader, server })
+    }
+
+    /// What a successor of this process gets.
+    pub fn estate(&self) -> Estate {
+        Estate {
+            shared: self.gateway.shared.clone(),
+            sockets: self.gateway.workers.sockets.clone(),
+            admin: self.server.clone(),
+        }
     }
 
     /// Drains and ends; see [`Gateway::drain`].
     pub fn end(self, hurry: impl Fn() -> bool) {
         self.gateway.drain(hurry);
-        self.view.stop();
+        if let Some(server) = &self.server {
+            server.pause();
+        }
         self.metrics.flush();
     }
 }
@@ -72,9 +120,10 @@ impl Running {
 ///
 /// # Errors
 /// See [`Stop`].
-pub fn run(path: Option<&Path>) -> Result<(), Stop> {
+pub fn run(path: Option<&Path>, handover: Option<&Path>) -> Result<(), Stop> {
     let signals = Signals::watch().map_err(Stop::failed)?;
     machine::raise_descriptors();
+    let activated = sockets::activated().map_err(Stop::failed)?;
     let (config, origin, sandbox) = match configured(path)? {
         Some((config, origin)) => (config, origin, None),
         None => {
@@ -86,11 +135,32 @@ pub fn run(path: Option<&Path>) -> Result<(), Stop> {
             (config, Origin::Sandbox, Some(sandbox))
         }
     };
-    let running = Running::start(&config, origin).map_err(Stop::failed)?;
+    // What is wrong with the config shall not cost the process before this one anything.
+    control::compile(&config, None).map_err(|found| Stop::config(&origin.to_string(), &found))?;
+    let asked = handover.map(handover::ask).transpose().map_err(Stop::failed)?.flatten();
+    let (predecessor, given) = match asked {
+        Some((predecessor, given)) => (Some(predecessor), given),
+        None => (None, activated),
+    };
+    let running = Running::start_with(&config, origin, given, predecessor).map_err(Stop::failed)?;
+    if let Some(path) = handover {
+        handover::wait(path, running.estate()).map_err(Stop::failed)?;
+    }
     announce(&running);
-    signals.wait();
-    say::log(&format!("draining for up to {}; a second signal ends at once", config.server.drain));
-    running.end(|| signals.ends() > 1);
+    let shared = running.gateway.shared.clone();
+    let mut reloads = 0;
+    signals.wait_while(|| {
+        if signals.reloads() > reloads {
+            reloads = signals.reloads();
+            // What is wrong with it stands in the log.
+            let _ = running.reloader.run();
+        }
+        !shared.is_handed_on()
+    });
+    let drain = shared.snapshot().server.drain;
+    say::log(&format!("draining for up to {drain}; a second signal ends at once"));
+    let ends = if shared.is_handed_on() { 0 } else { 1 };
+    running.end(|| signals.ends() > ends);
     drop(sandbox);
     say::log("ended");
     Ok(())
@@ -109,10 +179,13 @@ fn announce(running: &Running) {
     let names: Vec<_> = snapshot.table.model_names().take(12).map(|name| &**name).collect();
     say::log(&format!("models: {}", names.join(", ")));
     if let Some(admin) = running.admin {
-        say::log(&format!("admin on http://{admin} (/metrics /status /readyz /livez /plan)"));
+        say::log(&format!(
+            "admin on http://{admin} (/metrics /status /readyz /livez /plan /reload)"
+        ));
     }
+    let scheme = if snapshot.client_tls.is_some() { "https" } else { "http" };
     for address in &gateway.addresses {
-        say::log(&format!("listening on http://{address}/v1"));
+        say::log(&format!("listening on {scheme}://{address}/v1"));
     }
 }
 

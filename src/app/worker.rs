@@ -1,24 +1,29 @@
 //! A thread for each core: pinned, with an event loop of its own, started anew when a task panicked.
 //!
-//! Listeners are made here once, one for each core and address with SO_REUSEPORT, and kept: a core gets
-//! a duplicate, so that connections wait in the kernel's queue while a core comes back.
+//! A core gets duplicates of the process's listeners (`sockets`), each time anew. All that can fail comes
+//! before the first connection is taken: the cores wait with their event loops until they are let go.
 
 use std::net::{SocketAddr, TcpListener};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use crate::app::sockets::{Given, Sockets};
 use crate::base::ids::{CoreId, Id as _};
 use crate::config::Driver;
 use crate::net::beacon::Level;
 use crate::net::core::{self, End, Shared};
-use crate::rt::uring::{self, Engine, Loop, MonoListener};
+use crate::rt::uring::{Engine, Loop, MonoListener};
+
 /// Pause before a core that ended badly is started again, doubled each time up to the limit.
 const RESTART_PAUSE: Duration = Duration::from_millis(50);
 const RESTART_PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long the cores may take to pass the gate: they only have to wake up.
+const OPEN_MAX: Duration = Duration::from_secs(1);
 
 /// What the cores are doing, for `/status`, `/readyz` and metrics.
 #[derive(Default)]
@@ -29,6 +34,8 @@ pub struct Health {
     pub panics: AtomicU32,
     /// Cores that were started again.
     pub restarts: AtomicU32,
+    /// Whether the process is about to end, though it may still serve.
+    pub leaving: AtomicBool,
 }
 
 /// The cores of this process.
@@ -40,7 +47,9 @@ pub struct Workers {
     pub health: Arc<Health>,
     /// The addresses that are listened on, with the ports that the kernel gave.
     pub addresses: Vec<SocketAddr>,
-    sockets: Vec<Vec<TcpListener>>,
+    /// Where connections come from.
+    pub sockets: Arc<Sockets>,
+    gate: Arc<Gate>,
 }
 
 /// How to start cores.
@@ -53,19 +62,43 @@ pub struct Plan {
     pub listen: Vec<SocketAddr>,
 }
 
-/// Starts the cores and waits until each has its event loop.
+/// What cores wait at before they take connections.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    moved: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = true;
+        self.moved.notify_all();
+    }
+
+    fn pass(&self) {
+        let open = self.open.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
+        drop(self.moved.wait_while(open, |open| !*open));
+    }
+}
+
+/// Starts the cores and waits until each has its event loop. They take no connection before `open`.
+/// Listeners that are in `given` are taken from there.
 ///
 /// # Errors
 /// An address that can't be listened on, or a driver that this machine refuses, in words.
-pub fn start(plan: &Plan, shared: &Arc<Shared>, say: fn(&str)) -> Result<Workers, String> {
+pub fn start(
+    plan: &Plan,
+    given: &mut Vec<Given>,
+    shared: &Arc<Shared>,
+    say: fn(&str),
+) -> Result<Workers, String> {
     let mask = core_affinity::get_core_ids().unwrap_or_default();
     let count = match plan.cores {
         0 => mask.len().max(1),
         cores => usize::from(cores),
     };
-    let sockets = listen(&plan.listen, count)?;
-    let addresses = sockets.iter().filter_map(|row| row.first()?.local_addr().ok()).collect();
-    let health = Arc::new(Health::default());
+    let sockets = Arc::new(Sockets::open(&plan.listen, count, given)?);
+    let (health, gate) = (Arc::new(Health::default()), Arc::new(Gate::default()));
     let (tell, told) = channel();
     let mut threads = Vec::new();
     for index in 0..count {
@@ -73,7 +106,9 @@ pub fn start(plan: &Plan, shared: &Arc<Shared>, say: fn(&str)) -> Result<Workers
             id: CoreId::from_index(index),
             place: if count <= mask.len() { mask.get(index).copied() } else { None },
             driver: plan.driver,
-            listeners: sockets.iter().filter_map(|row| row[index].try_clone().ok()).collect(),
+            sockets: sockets.clone(),
+            count,
+            gate: gate.clone(),
             shared: shared.clone(),
             health: health.clone(),
             say,
@@ -90,15 +125,20 @@ pub fn start(plan: &Plan, shared: &Arc<Shared>, say: fn(&str)) -> Result<Workers
         let engine = told.recv().map_err(|_| String::from("a core ended before it began"))??;
         engines.push(engine);
     }
-    Ok(Workers { threads, engines, health, addresses, sockets })
+    Ok(Workers { threads, engines, health, addresses: sockets.addresses(), sockets, gate })
 }
 
 impl Workers {
-    /// Stops listening: from now on connections are refused by the kernel.
-    pub fn close(&mut self) {
-        for listener in self.sockets.drain(..).flatten() {
-            // The cores hold duplicates, so dropping this one would not end the listening.
-            let _ = socket2::SockRef::from(&listener).shutdown(std::net::Shutdown::Both);
+    /// Lets the cores take connections, and waits a moment until they do: who hears that this process is
+    /// ready shall find it so.
+    pub fn open(&self) {
+        self.gate.open();
+        let until = Instant::now() + OPEN_MAX;
+        while self.health.serving.load(Ordering::SeqCst) < self.threads.len() {
+            if Instant::now() > until {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 
@@ -116,30 +156,15 @@ impl Workers {
     }
 }
 
-/// Listening sockets by address and core.
-fn listen(addresses: &[SocketAddr], count: usize) -> Result<Vec<Vec<TcpListener>>, String> {
-    let mut rows = Vec::new();
-    for address in addresses {
-        let mut row = Vec::new();
-        let mut address = *address;
-        for _ in 0..count {
-            let listener = uring::listen(address)
-                .map_err(|error| format!("can't listen on {address}: {error}"))?;
-            // The first one settles the port for the others.
-            address = listener.local_addr().unwrap_or(address);
-            row.push(listener);
-        }
-        rows.push(row);
-    }
-    Ok(rows)
-}
-
 /// One core's place.
 struct Seat {
     id: CoreId,
     place: Option<core_affinity::CoreId>,
     driver: Driver,
-    listeners: Vec<TcpListener>,
+    sockets: Arc<Sockets>,
+    /// Of all cores.
+    count: usize,
+    gate: Arc<Gate>,
     shared: Arc<Shared>,
     health: Arc<Health>,
     say: fn(&str),
@@ -170,6 +195,7 @@ impl Seat {
                     (self.say)(&note);
                 }
                 let _ = tell.send(Ok(event_loop.engine()));
+                self.gate.pass();
             }
             if self.serve(&mut event_loop) {
                 return;
@@ -185,8 +211,7 @@ impl Seat {
     fn serve(&self, event_loop: &mut Loop) -> bool {
         let engine = event_loop.engine();
         let (shared, id) = (self.shared.clone(), self.id);
-        let listeners: Vec<TcpListener> =
-            self.listeners.iter().filter_map(|listener| listener.try_clone().ok()).collect();
+        let listeners: Vec<TcpListener> = self.sockets.of_core(id.index(), self.count);
         self.health.serving.fetch_add(1, Ordering::SeqCst);
         let ended = catch_unwind(AssertUnwindSafe(|| {
             event_loop.run(|rt| async move {

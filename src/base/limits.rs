@@ -86,6 +86,11 @@ pub const SHED_BODY_BYTES_MAX: usize = 64 * KIB;
 pub const SHED_RETRY_MS: u32 = 1_000;
 /// How long an idle client connection is kept, in ms.
 pub const KEEP_ALIVE_MS: u32 = 75_000;
+/// How long a quiet client connection may still begin a request while the process drains, in ms.
+pub const DRAIN_QUIET_MS: u32 = 2_000;
+/// How long no connection must have come before a listener that drains closes, in ms: the rest of a
+/// handshake that is under way.
+pub const DRAIN_ACCEPT_MS: u32 = 200;
 /// How long a client may take to accept bytes, in ms.
 pub const WRITE_MS: u32 = 30_000;
 /// Between two SSE comments while an opened stream waits, in ms.

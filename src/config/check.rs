@@ -13,6 +13,7 @@ use super::models::{Known, known_model, model, passthrough, route};
 use super::raw::{self, Node, Reader, Section};
 use super::settings::{self, Level};
 use super::text::{self, Wrong};
+use super::tls;
 use super::{
     BaseUrl, Config, Driver, GatewayKey, HalfClose, Kind, LedgerTo, Log, Lookup, Patch, Problem,
     Provider, Ref, Server, Settings,
@@ -136,6 +137,8 @@ fn server(reader: &mut Reader<'_>, node: Option<Node<'_>>, has_auth: bool) -> Se
         reader.wrong(&node.place, Wrong::new(what, hint));
     }
     numbers(reader, &mut section, &mut server);
+    let (certificates, client_ca) = (section.take("tls"), section.take("client_ca"));
+    tls::server(reader, &mut server, certificates, client_ca);
     server
 }
 
@@ -165,6 +168,8 @@ fn numbers(reader: &mut Reader<'_>, section: &mut Section<'_>, server: &mut Serv
     let half = section.take("half_close");
     let half = half.and_then(|node| reader.choice(&node, HalfClose::NAMES));
     set(&mut server.half_close, half);
+    let notice = section.take("drain_notice").and_then(|node| reader.duration_or_off(&node));
+    set(&mut server.drain_notice, notice);
     let head = section.take("head_max").and_then(|node| reader.size(&node, 1024, MIB));
     set(&mut server.head_max, head);
     let body = section.take("body_max").and_then(|node| reader.size(&node, 1024, 1024 * MIB));
@@ -293,7 +298,7 @@ fn gateway_key(reader: &mut Reader<'_>, node: Node<'_>) -> Option<GatewayKey> {
             hash
         }
     };
-    Some(GatewayKey { name: name?, sha256: sha256?, in_flight_max })
+    Some(GatewayKey { name: name?.into(), sha256: sha256?, in_flight_max })
 }
 
 fn plain_name(reader: &mut Reader<'_>, node: &Node<'_>) -> Option<String> {
@@ -470,17 +475,26 @@ fn provider_keys(reader: &mut Reader<'_>, section: &mut Section<'_>) -> Vec<Secr
 
 /// A path (`file:` may stand before it) or `env:NAME`, to PEM text.
 fn ca(reader: &mut Reader<'_>, node: &Node<'_>, base: Option<&BaseUrl>) -> Option<Vec<u8>> {
-    let value = reader.string(node, "the path of a PEM file")?;
     if base.is_some_and(|base| !base.tls) {
         let hint = "base_url is http; write https or remove ca";
         reader.wrong(&node.place, Wrong::new("a CA without TLS", hint));
     }
-    let reference = text::reference(value).unwrap_or_else(|| Ref::File(value.to_owned()));
+    pem(reader, node, "-----BEGIN CERTIFICATE-----", "certificate")
+}
+
+/// PEM text that has `mark` in it, by path or reference; `what` says what it should hold.
+pub(super) fn pem(
+    reader: &mut Reader<'_>,
+    node: &Node<'_>,
+    mark: &str,
+    what: &str,
+) -> Option<Vec<u8>> {
+    let value = reader.string(node, "the path of a PEM file")?;
+    let reference = tls::reference(value);
     let bytes = resolve(reader, node, &reference)?;
-    const MARK: &[u8] = b"-----BEGIN CERTIFICATE-----";
-    if !bytes.windows(MARK.len()).any(|window| window == MARK) {
-        let what = format!("{reference} holds no certificate");
-        reader.wrong(&node.place, Wrong::new(what, "a PEM file with BEGIN CERTIFICATE in it"));
+    if !bytes.windows(mark.len()).any(|window| window == mark.as_bytes()) {
+        let hint = format!("a PEM file with {} in it", mark.trim_matches('-'));
+        reader.wrong(&node.place, Wrong::new(format!("{reference} holds no {what}"), hint));
         return None;
     }
     Some(bytes)
@@ -526,6 +540,9 @@ impl Default for Server {
             keep_alive: Ms(limits::KEEP_ALIVE_MS),
             write_timeout: Ms(limits::WRITE_MS),
             half_close: HalfClose::default(),
+            drain_notice: None,
+            tls: Vec::new(),
+            client_ca: None,
         }
     }
 }

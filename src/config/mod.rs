@@ -23,6 +23,7 @@ mod models;
 mod raw;
 mod settings;
 mod text;
+mod tls;
 mod values;
 
 use std::fmt;
@@ -37,6 +38,7 @@ pub use crate::llm::demand::Demand;
 pub use crate::llm::needs::Needs;
 pub use crate::llm::providers::Kind;
 pub use catalog::{Facts, FactsPatch, Price};
+pub use tls::Certificate;
 pub use values::{
     BreakerRule, BudgetRule, Commit, Driver, Hedge, OnContentPolicy, Patch, Patience, Policy,
     Settings,
@@ -108,6 +110,12 @@ pub struct Server {
     pub write_timeout: Ms,
     /// What a client's end of sending means while its answer is under way.
     pub half_close: HalfClose,
+    /// How long after SIGTERM new connections are still served, while `/readyz` says no; `None`: not.
+    pub drain_notice: Option<Ms>,
+    /// What clients are spoken TLS to with; empty: plain HTTP.
+    pub tls: Vec<Certificate>,
+    /// PEM text of the CA that a client's certificate must be of; `None`: clients need none.
+    pub client_ca: Option<Vec<u8>>,
 }
 
 /// What it means that a client ends its sending direction and keeps the other one.
@@ -130,7 +138,7 @@ impl HalfClose {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayKey {
     /// What log and metrics call it.
-    pub name: String,
+    pub name: Arc<str>,
     /// SHA-256 of the key's bytes.
     pub sha256: [u8; 32],
     /// Its requests under way over all cores; `None`: as many as there may be.

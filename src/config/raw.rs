@@ -51,7 +51,12 @@ pub(super) const SERVER: &[&str] = &[
     "keep_alive",
     "write_timeout",
     "half_close",
+    "drain_notice",
+    "tls",
+    "client_ca",
 ];
+/// Keys of one entry of `server.tls`.
+pub(super) const TLS: &[&str] = &["cert", "key"];
 /// Keys of `[auth]`.
 pub(super) const AUTH: &[&str] = &["keys"];
 /// Keys of one entry of `auth.keys`.
@@ -125,6 +130,7 @@ pub(super) const LOG: &[&str] = &["ledger"];
 /// Every section with its own keys; `NAME` stands for a name that the file chooses.
 pub(super) const KEYS: &[(&str, &[&str])] = &[
     ("server", SERVER),
+    ("server.tls", TLS),
     ("auth", AUTH),
     ("auth.keys[]", AUTH_KEY),
     ("defaults", SETTINGS),
@@ -158,6 +164,11 @@ impl Node<'_> {
     /// Whether it is `[]`. Another type than an array is a problem of its own.
     pub(super) fn is_empty_array(&self) -> bool {
         matches!(self.value, DeValue::Array(array) if array.is_empty())
+    }
+
+    /// Whether it is an array.
+    pub(super) fn is_array(&self) -> bool {
+        matches!(self.value, DeValue::Array(_))
     }
 }
 
@@ -218,10 +229,15 @@ impl<'l> Reader<'l> {
 
     /// Records a problem.
     pub(super) fn wrong(&mut self, place: &Place, wrong: Wrong) {
-        let line = 1 + self.line_ends.partition_point(|end| *end < place.offset);
+        let line = self.line(place);
         let Wrong { what, hint } = wrong;
         let problem = Problem { line: Some(line), path: place.path.clone(), what, hint };
         self.problems.push((place.offset, problem));
+    }
+
+    /// The line of a place, from 1.
+    pub(super) fn line(&self, place: &Place) -> usize {
+        1 + self.line_ends.partition_point(|end| *end < place.offset)
     }
 
     /// Records a problem of something that isn't there.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::base::fail::{Failure, Fault};
-use crate::base::ids::{KeyId, TargetId};
+use crate::base::ids::TargetId;
 use crate::base::tick::{Tick, UnixMs};
 use crate::llm::event::Usage;
 use crate::llm::request::Surface;
@@ -150,8 +150,8 @@ impl Ending {
 pub struct Ledger {
     /// `x-request-id`: the client's own if it sent a sane one.
     pub id: Arc<str>,
-    /// Which gateway key it came with.
-    pub key: Option<KeyId>,
+    /// The name of the gateway key that it came with: an id would mean another key after a reload.
+    pub key: Option<Arc<str>>,
     /// Which surface was asked.
     pub surface: Surface,
     /// Whether a stream was asked for.

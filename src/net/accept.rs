@@ -1,16 +1,24 @@
 //! The accept loop. Its operation is never dropped: a dropped accept leaks the connection that it won.
+//!
+//! When the process drains, the listener takes what was on its way here and then closes: closing it with
+//! connections in its queue would reset them. When another process goes on with the same listener, its
+//! queue is that one's.
 
+use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 
-use crate::base::tick::Ms;
+use crate::base::limits;
+use crate::base::tick::{Ms, Tick};
 use crate::net::beacon::Level;
 use crate::net::conn;
 use crate::net::core::Core;
 use crate::net::load::Refusing;
-use crate::rt::{Accept as _, Rt, Stop as _, is_exhausted, is_stopped};
+use crate::rt::{Accept as _, Rt, Stop as _, is_exhausted, is_stopped, until};
 
 /// Accepts until the core drains.
 pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
+    let _counted = Counted(core.clone());
     let mut stop = R::Stop::new();
     while core.beacon.level() == Level::Running {
         let accepted = {
@@ -34,31 +42,67 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
                 }
             }
         };
-        match accepted {
-            Ok((reader, writer, peer)) => match core.enter(peer.ip()) {
-                Ok(entry) => core.rt.spawn(conn::run(core.clone(), entry, reader, writer)),
-                Err(_) => match Refusing::take(&core.shared) {
-                    Some(place) => {
-                        core.rt.spawn(conn::refuse(core.clone(), place, reader, writer));
-                    }
-                    // Too many even to be told: a reset costs nobody anything, and says try again.
-                    None => R::abort(reader, writer),
-                },
-            },
-            Err(error) if is_stopped(&error) => return,
-            Err(error) => {
-                let mut pause = PAUSE;
-                if is_exhausted(&error) {
-                    core.miss_descriptor();
-                    pause = EXHAUSTED_PAUSE;
-                }
-                core.rt.sleep_until(core.rt.now() + pause).await;
+        if let Err(error) = take(&core, accepted) {
+            if is_stopped(&error) {
+                break;
             }
+            // No descriptors, or the peer is gone already: a pause keeps this from spinning.
+            let mut pause = PAUSE;
+            if is_exhausted(&error) {
+                core.miss_descriptor();
+                pause = EXHAUSTED_PAUSE;
+            }
+            core.rt.sleep_until(core.rt.now() + pause).await;
         }
     }
+    if core.beacon.level() == Level::Draining && !core.shared.is_handed_on() {
+        empty(&core, &listener, &mut stop).await;
+    }
+    drop(listener);
+}
+
+/// Counts the listener out when it is closed, also when its task unwinds.
+struct Counted<R: Rt>(Rc<Core<R>>);
+
+impl<R: Rt> Drop for Counted<R> {
+    fn drop(&mut self) {
+        self.0.end_listening();
+    }
+}
+
+/// Takes what waits, until nothing has come for a moment.
+async fn empty<R: Rt>(core: &Rc<Core<R>>, listener: &R::Listener, stop: &mut R::Stop) {
+    let last = core.rt.now() + EMPTY_MAX;
+    while core.beacon.level() == Level::Draining && core.rt.now() < last {
+        let deadline: Tick = core.rt.now() + Ms(limits::DRAIN_ACCEPT_MS);
+        let handle = stop.handle();
+        let (accepted, _) = until(&core.rt, stop, deadline, listener.accept(handle)).await;
+        if take(core, accepted).is_err() {
+            return;
+        }
+    }
+}
+
+/// Serves a connection, or says what went wrong.
+fn take<R: Rt>(
+    core: &Rc<Core<R>>,
+    accepted: io::Result<(R::Reader, R::Writer, SocketAddr)>,
+) -> io::Result<()> {
+    let (reader, writer, peer) = accepted?;
+    match core.enter(peer.ip()) {
+        Ok(entry) => core.rt.spawn(conn::run(core.clone(), entry, reader, writer)),
+        Err(_) => match Refusing::take(&core.shared) {
+            Some(place) => core.rt.spawn(conn::refuse(core.clone(), place, reader, writer)),
+            // Too many even to be told: a reset costs nobody anything, and says try again.
+            None => R::abort(reader, writer),
+        },
+    }
+    Ok(())
 }
 
 /// After an accept that failed since the peer was gone already: just no spin, whatever else it is.
 const PAUSE: Ms = Ms(1);
 /// Without descriptors: short enough that nobody waits for long once they are back.
 const EXHAUSTED_PAUSE: Ms = Ms(20);
+/// How long connections that go on coming are taken after the process was asked to end.
+const EMPTY_MAX: Ms = Ms(2_000);

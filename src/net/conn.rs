@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use crate::base::buf::Buf;
 use crate::base::limits;
-use crate::base::tick::{Ms, Tick};
+use crate::base::tick::Ms;
 use crate::exchange::Exchange;
 use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::Ledger;
@@ -18,26 +18,15 @@ use crate::llm::dialects::ErrorText;
 use crate::llm::request::Surface;
 use crate::net::beacon::Level;
 use crate::net::core::{Core, Entry, Snapshot};
+use crate::net::down::{Down, Hello, Received};
 use crate::net::drive;
 use crate::net::intake::{self, Intake};
 use crate::net::load::{self, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
-use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, until};
+use crate::rt::{Reader as _, Rt};
 use crate::wire::http1::body::Body;
 use crate::wire::http1::emit;
 use crate::wire::http1::head::{self, Refusal, RequestHead};
-
-/// The client's socket with what was received and not yet used.
-pub struct Down<R: Rt> {
-    /// The receiving half; away while an operation has it.
-    pub reader: Option<R::Reader>,
-    /// The sending half; away while an operation has it.
-    pub writer: Option<R::Writer>,
-    /// Received bytes that belong to the next head, body or request.
-    pub rx: Buf,
-    /// Gives up reads.
-    pub stop: R::Stop,
-}
 
 /// Why a request could not be read.
 enum Stopped {
@@ -51,63 +40,104 @@ enum Stopped {
 
 /// Serves one connection to its end.
 pub async fn run<R: Rt>(core: Rc<Core<R>>, entry: Entry<R>, reader: R::Reader, writer: R::Writer) {
-    let mut down =
-        Down { reader: Some(reader), writer: Some(writer), rx: Buf::new(), stop: R::Stop::new() };
-    while wait_for_request(&core, &mut down).await {
-        let snapshot = core.shared.snapshot();
-        // Boxed, so that an idle connection holds no exchange's worth of state.
-        let keep = Box::pin(serve_one(&core, &mut down, snapshot)).await;
-        if !keep {
-            linger(&core, &mut down).await;
-            break;
-        }
-        down.rx.shrink_idle(0);
+    let mut down = Down::new(reader, writer);
+    if open(&core, &mut down).await {
+        requests(&core, &mut down).await;
     }
     drop(entry);
 }
 
+/// Serves requests until one is the last.
+async fn requests<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) {
+    while wait_for_request(core, down).await {
+        let snapshot = core.shared.snapshot();
+        // Boxed, so that an idle connection holds no exchange's worth of state.
+        let keep = Box::pin(serve_one(core, down, snapshot)).await;
+        if !keep {
+            down.farewell(core).await;
+            linger(core, down).await;
+            return;
+        }
+        down.rest();
+    }
+    down.farewell(core).await;
+}
+
+/// Shakes hands where TLS is spoken; false if the connection is over with that.
+async fn open<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) -> bool {
+    let snapshot = core.shared.snapshot();
+    let Some(profile) = &snapshot.client_tls else { return true };
+    let Ok(session) = profile.session() else { return false };
+    let deadline = core.rt.now() + snapshot.server.head_timeout;
+    match Box::pin(down.hello(core, session, deadline)).await {
+        Hello::Done => return true,
+        Hello::Gone => return false,
+        Hello::Refused => {}
+        Hello::Plain => {
+            let patience = snapshot.server.write_timeout;
+            let client = Client { minor: 1, keep_alive: false, patience, to_head: false };
+            let answer = error(400, "this address speaks HTTPS: write https://", "invalid_http");
+            let ledger = intake::blank_ledger(core);
+            core.shared.watch.began(core.id);
+            answer_with(core, down, &snapshot, answer.closing(), client, ledger).await;
+        }
+    }
+    linger(core, down).await;
+    false
+}
+
 /// Tells a connection over a limit so. It is answered once it has asked, so that no client takes the
-/// answer for one to an earlier request, and read away for a moment, so that no reset overtakes it.
+/// answer for one to an earlier request, and read away for a moment, so that no reset overtakes it. A
+/// client that speaks TLS is only closed: a handshake is what such a moment can't afford.
 pub(super) async fn refuse<R: Rt>(
     core: Rc<Core<R>>,
     place: Refusing,
     reader: R::Reader,
     writer: R::Writer,
 ) {
-    let mut down =
-        Down { reader: Some(reader), writer: Some(writer), rx: Buf::new(), stop: R::Stop::new() };
+    let mut down = Down::new(reader, writer);
     let deadline = core.rt.now() + REFUSAL;
-    if matches!(receive(&core, &mut down, deadline).await, Received::Some) {
-        if let Some(writer) = &mut down.writer {
+    let plain = core.shared.snapshot().client_tls.is_none();
+    if matches!(down.receive(&core, deadline).await, Received::Some) {
+        if plain {
             // A few hundred bytes into an empty socket buffer: they fit, or the client is gone.
-            let stop = R::Stop::new();
-            let _ = writer.write(Buf::from(load::REFUSAL), stop.handle()).await;
+            let _ = down.say(&core, Buf::from(load::REFUSAL), deadline).await;
         }
         linger(&core, &mut down).await;
     }
     drop(place);
 }
 
-/// Waits for the first byte of a request; false if none will come.
+/// Waits for the first byte of a request; false if none will come. A drain does not end the wait at
+/// once: a client may be about to send, and a request that meets a closed connection is a failed one.
 async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
-    if core.beacon.level() > Level::Running && down.rx.is_empty() {
-        return false;
-    }
     if !down.rx.is_empty() {
         return true;
     }
-    let Some(reader) = &down.reader else { return false };
-    let keep_alive = core.shared.snapshot().server.keep_alive;
+    let Some(reader) = down.reader.as_ref().filter(|_| !down.is_closed()) else { return false };
     let mut ready = std::pin::pin!(reader.ready());
-    let until = core.rt.now() + keep_alive;
-    let mut over = std::pin::pin!(core.beacon.reached_or(Level::Draining, until));
-    std::future::poll_fn(|cx| {
-        if let Poll::Ready(done) = ready.as_mut().poll(cx) {
-            return Poll::Ready(done.is_ok());
+    let mut came = async |level, patience| {
+        let until = core.rt.now() + patience;
+        let mut over = std::pin::pin!(core.beacon.reached_or(level, until));
+        std::future::poll_fn(|cx| {
+            if let Poll::Ready(done) = ready.as_mut().poll(cx) {
+                return Poll::Ready(Some(done.is_ok()));
+            }
+            over.as_mut().poll(cx).map(|()| None)
+        })
+        .await
+    };
+    let mut first = None;
+    if core.beacon.level() == Level::Running {
+        first = came(Level::Draining, core.shared.snapshot().server.keep_alive).await;
+        if first.is_none() && core.beacon.level() == Level::Running {
+            return false;
         }
-        over.as_mut().poll(cx).map(|()| false)
-    })
-    .await
+    }
+    if first.is_none() {
+        first = came(Level::Stopping, Ms(limits::DRAIN_QUIET_MS)).await;
+    }
+    first.unwrap_or(false)
 }
 
 /// Reads one request and serves it; says whether the connection can carry another.
@@ -141,7 +171,7 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         let answer = if has_body(&head) { answer.closing() } else { answer };
         return answer_with(core, down, &snapshot, answer, client, intake.ledger).await;
     }
-    let key = intake.ledger.key;
+    let key = intake.key;
     // What is answered from the config alone is never too much.
     let works = intake.ledger.surface != Surface::Models;
     let judged =
@@ -209,7 +239,7 @@ async fn discard_body<R: Rt>(core: &Core<R>, down: &mut Down<R>, head: &RequestH
         if left == 0 {
             return true;
         }
-        if !matches!(receive(core, down, deadline).await, Received::Some) {
+        if !matches!(down.receive(core, deadline).await, Received::Some) {
             return false;
         }
     }
@@ -269,7 +299,7 @@ async fn read_head<R: Rt>(
         }
         let begun = !head::is_blank(down.rx.as_slice());
         let had = down.rx.len();
-        match receive(core, down, deadline.min(pace.due())).await {
+        match down.receive(core, deadline.min(pace.due())).await {
             Received::Some => pace.came(down.rx.len() - had, core.rt.now()),
             Received::TimedOut if begun => {
                 core.shared.watch.too_slow(core.id);
@@ -299,7 +329,9 @@ async fn read_body<R: Rt>(
         body.reserve((length as usize).min(limits::READ_BYTES_MAX));
     }
     if head.expect_continue && down.rx.is_empty() {
-        send_continue(down).await;
+        // A client that does not take it is gone, which the next read will show.
+        let deadline = core.rt.now() + snapshot.server.write_timeout;
+        let _ = down.say(core, Buf::from(emit::CONTINUE), deadline).await;
     }
     let mut decoder = Body::new(head.framing);
     let server = &snapshot.server;
@@ -322,7 +354,7 @@ async fn read_body<R: Rt>(
         }
         let had = down.rx.len();
         let deadline = core.rt.now() + server.body_timeout;
-        match receive(core, down, deadline.min(pace.due())).await {
+        match down.receive(core, deadline.min(pace.due())).await {
             Received::Some => pace.came(down.rx.len() - had, core.rt.now()),
             Received::TimedOut => {
                 core.shared.watch.too_slow(core.id);
@@ -333,42 +365,6 @@ async fn read_body<R: Rt>(
     }
 }
 
-async fn send_continue<R: Rt>(down: &mut Down<R>) {
-    let Some(writer) = &mut down.writer else { return };
-    let stop = R::Stop::new();
-    // Twenty-five bytes into an empty socket buffer: they fit, or the client is gone, which the next
-    // read will show.
-    let _ = writer.write(Buf::from(emit::CONTINUE), stop.handle()).await;
-}
-
-enum Received {
-    Some,
-    End,
-    TimedOut,
-}
-
-/// One read into `down.rx`.
-async fn receive<R: Rt>(core: &Core<R>, down: &mut Down<R>, deadline: Tick) -> Received {
-    let Some(reader) = &mut down.reader else { return Received::End };
-    let mut rx = down.rx.take();
-    let room = if rx.len() >= limits::READ_BYTES_MIN {
-        limits::READ_BYTES_MAX
-    } else {
-        limits::READ_BYTES_MIN
-    };
-    rx.reserve(room);
-    let handle = down.stop.handle();
-    let ((result, rx), timed_out) =
-        until(&core.rt, &mut down.stop, deadline, reader.read(rx, handle)).await;
-    down.rx = rx;
-    match result {
-        Ok(0) => Received::End,
-        Ok(_) => Received::Some,
-        Err(_) if timed_out => Received::TimedOut,
-        Err(_) => Received::End,
-    }
-}
-
 /// Closes after an answer that the client may still be sending against: our direction ends first, and
 /// what comes is thrown away for a moment, so that no reset overtakes the answer.
 async fn linger<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
@@ -376,7 +372,7 @@ async fn linger<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
     let deadline = core.rt.now() + LINGER;
     for _ in 0..LINGER_READS {
         down.rx.clear();
-        match receive(core, down, deadline).await {
+        match down.receive(core, deadline).await {
             Received::Some => {}
             Received::End | Received::TimedOut => return,
         }

@@ -3,21 +3,21 @@
 use std::cell::{Cell, RefCell};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
 use crate::base::ids::{CoreId, EndpointId, Table as Rows};
 use crate::base::rng::Rng;
 use crate::base::tick::Ms;
-use crate::config::{GatewayKey, Server};
+use crate::config::{GatewayKey, Problem, Server};
 use crate::net::accept;
 use crate::net::beacon::{Beacon, Level};
 use crate::net::load::{Lateness, Load, Shed};
 use crate::net::names::Names;
 use crate::net::pool::Pool;
-use crate::net::tls::Profile;
+use crate::net::tls::{self, Profile};
 use crate::net::watch::Watch;
-use crate::route::Table;
+use crate::route::{Endpoint, ProviderRow, Table};
 use crate::rt::Rt;
 
 /// One load of the config, compiled. Immutable; an exchange keeps the one it began with.
@@ -34,31 +34,85 @@ pub struct Snapshot {
     pub tls: Rows<EndpointId, Option<Profile>>,
     /// Requests under way by key, where that is limited.
     pub(super) in_flight: Box<[AtomicU32]>,
+    /// What clients are spoken TLS to with; `None`: plain HTTP.
+    pub client_tls: Option<tls::server::Profile>,
 }
 
 impl Snapshot {
-    /// Makes a snapshot: a TLS profile for each endpoint that speaks it.
+    /// A first snapshot: a TLS profile for each endpoint that speaks it, and one for clients if they do.
     ///
     /// # Errors
-    /// The endpoint whose name or CA can't be used, and why.
+    /// Each name, CA, certificate or key that can't be used, and why.
     pub fn new(
         generation: u64,
         server: Server,
         keys: Vec<GatewayKey>,
         table: Table,
-    ) -> Result<Snapshot, String> {
+    ) -> Result<Snapshot, Vec<Problem>> {
+        Snapshot::make(generation, server, keys, table, None)
+    }
+
+    /// The snapshot after this one. What did not change keeps its TLS profile, and with it the sessions
+    /// that can be resumed.
+    ///
+    /// # Errors
+    /// As `new`.
+    pub fn next(
+        &self,
+        server: Server,
+        keys: Vec<GatewayKey>,
+        table: Table,
+    ) -> Result<Snapshot, Vec<Problem>> {
+        Snapshot::make(self.generation + 1, server, keys, table, Some(self))
+    }
+
+    fn make(
+        generation: u64,
+        server: Server,
+        keys: Vec<GatewayKey>,
+        table: Table,
+        previous: Option<&Snapshot>,
+    ) -> Result<Snapshot, Vec<Problem>> {
+        let mut problems = Vec::new();
         let mut tls = Rows::new();
         for (_, endpoint) in table.endpoints.iter() {
-            let profile = if endpoint.tls {
-                let profile = Profile::new(&endpoint.host, endpoint.ca.as_deref());
-                Some(profile.map_err(|why| format!("{}: {why}", endpoint.host))?)
-            } else {
-                None
+            let kept = previous.and_then(|old| {
+                let same = old.table.endpoints.iter().find(|(_, other)| *other == endpoint);
+                old.tls[same?.0].clone()
+            });
+            let profile = match kept {
+                Some(kept) => Some(kept),
+                None if endpoint.tls => Profile::new(&endpoint.host, endpoint.ca.as_deref())
+                    .map_err(|why| problems.push(unusable(&table, endpoint, why)))
+                    .ok(),
+                None => None,
             };
             tls.push(profile);
         }
-        let in_flight = keys.iter().map(|_| AtomicU32::new(0)).collect();
-        Ok(Snapshot { generation, server, keys, table, tls, in_flight })
+        let before = previous.and_then(|old| Some((&old.server, old.client_tls.as_ref()?)));
+        let client_tls = tls::server::Profile::new(&server, before).unwrap_or_else(|found| {
+            problems.extend(found);
+            None
+        });
+        if problems.is_empty() {
+            let in_flight = keys.iter().map(|_| AtomicU32::new(0)).collect();
+            Ok(Snapshot { generation, server, keys, table, tls, client_tls, in_flight })
+        } else {
+            Err(problems)
+        }
+    }
+}
+
+/// An endpoint that can't be spoken TLS to, told as the provider's problem.
+fn unusable(table: &Table, endpoint: &Endpoint, why: String) -> Problem {
+    let of = |row: &&ProviderRow| table.endpoints[row.endpoint] == *endpoint;
+    let provider = table.providers.iter().map(|(_, row)| row).find(of);
+    let name = provider.map_or("", |row| &*row.name);
+    Problem {
+        line: None,
+        path: format!("providers.{name}"),
+        what: format!("{}: {why}", endpoint.host),
+        hint: String::from("see its base_url and ca"),
     }
 }
 
@@ -72,6 +126,10 @@ pub struct Shared {
     /// How much there is of everything that is limited.
     pub load: Load,
     level: AtomicU8,
+    /// Listeners over all cores that still take connections.
+    listening: AtomicUsize,
+    /// Whether somebody else goes on with the listeners.
+    handed_on: AtomicBool,
 }
 
 impl Shared {
@@ -84,6 +142,8 @@ impl Shared {
             watch,
             load: Load::default(),
             level: AtomicU8::new(Level::Running as u8),
+            listening: AtomicUsize::new(0),
+            handed_on: AtomicBool::new(false),
         }
     }
 
@@ -94,13 +154,37 @@ impl Shared {
 
     /// Publishes another snapshot; exchanges that run keep theirs.
     pub fn publish(&self, snapshot: Snapshot) {
+        self.publish_shared(Arc::new(snapshot));
+    }
+
+    /// As `publish`, where somebody else has it too.
+    pub fn publish_shared(&self, snapshot: Arc<Snapshot>) {
         let mut slot = self.snapshot.write().unwrap_or_else(|poisoned| poisoned.into_inner());
-        *slot = Arc::new(snapshot);
+        let old = std::mem::replace(&mut *slot, snapshot);
+        drop(slot);
+        // The last one who has it takes a while to drop it; nobody shall wait for that.
+        drop(old);
     }
 
     /// How far the end has come.
     pub fn level(&self) -> Level {
         Level::from_u8(self.level.load(Ordering::Acquire))
+    }
+
+    /// Drains because another process goes on with the listeners: what waits in them is left to it.
+    pub fn hand_on(&self) {
+        self.handed_on.store(true, Ordering::Release);
+        self.raise(Level::Draining);
+    }
+
+    /// Whether `hand_on` was called.
+    pub fn is_handed_on(&self) -> bool {
+        self.handed_on.load(Ordering::Acquire)
+    }
+
+    /// Listeners over all cores that still take connections.
+    pub fn listening(&self) -> usize {
+        self.listening.load(Ordering::SeqCst)
     }
 
     /// Raises the level on all cores; they notice within a tick (`TICK`).
@@ -127,6 +211,7 @@ pub struct Core<R: Rt> {
     pub lateness: Lateness,
     turn: Cell<u32>,
     live: Cell<usize>,
+    listening: Cell<usize>,
 }
 
 impl<R: Rt> Core<R> {
@@ -142,6 +227,7 @@ impl<R: Rt> Core<R> {
             lateness: Lateness::default(),
             turn: Cell::new(0),
             live: Cell::new(0),
+            listening: Cell::new(0),
         })
     }
 
@@ -155,6 +241,23 @@ impl<R: Rt> Core<R> {
     /// Client connections that are open on this core.
     pub fn live(&self) -> usize {
         self.live.get()
+    }
+
+    /// Counts a listener in.
+    fn begin_listening(&self) {
+        self.listening.set(self.listening.get() + 1);
+        self.shared.listening.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Counts a listener out, once it is closed.
+    pub(super) fn end_listening(&self) {
+        self.listening.set(self.listening.get() - 1);
+        self.shared.listening.fetch_sub(1, Ordering::SeqCst);
+    }
+
+    /// Whether nothing is left to do: no connection is open and none can come.
+    fn is_done(&self) -> bool {
+        self.live.get() == 0 && self.listening.get() == 0
     }
 
     /// Counts a connection in, until the entry is dropped.
@@ -218,6 +321,7 @@ pub async fn serve<R: Rt>(
     let keeper = core.clone();
     rt.spawn(async move { keeper.pool.keep().await });
     for listener in listeners {
+        core.begin_listening();
         rt.spawn(accept::run(core.clone(), listener));
     }
     let panicked = watch_over(&core).await;
@@ -249,7 +353,7 @@ async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
         }
         let level = core.shared.level();
         core.beacon.raise(level);
-        if level == Level::Stopping || (level == Level::Draining && core.live() == 0) {
+        if level == Level::Stopping || (level == Level::Draining && core.is_done()) {
             return false;
         }
     }
@@ -258,7 +362,7 @@ async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
 /// Waits for connections to end after `Stopping`; says how many did not.
 async fn wind_up<R: Rt>(core: &Core<R>) -> usize {
     let until = core.rt.now() + WIND_UP;
-    while core.live() > 0 && core.rt.now() < until {
+    while !core.is_done() && core.rt.now() < until {
         core.rt.sleep_until(core.rt.now() + Ms(5)).await;
     }
     core.live()

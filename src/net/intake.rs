@@ -33,6 +33,8 @@ pub(super) struct Intake {
     pub refused: Option<Answer>,
     /// Its ledger, begun.
     pub ledger: Ledger,
+    /// Who calls, where keys are asked for.
+    pub key: Option<KeyId>,
     envelope: Envelope,
     commit: Option<Commit>,
     deadline: Option<Ms>,
@@ -85,6 +87,7 @@ pub(super) fn open<R: Rt>(
     let mut intake = Box::new(Intake {
         refused: None,
         ledger,
+        key: None,
         envelope: Envelope::default(),
         commit: None,
         deadline: None,
@@ -107,7 +110,8 @@ impl Intake {
         let surface = self.surface(head.method, &path);
         // Known before anything is refused: a refusal is told in the client's dialect.
         self.ledger.surface = surface.as_ref().copied().unwrap_or_default();
-        self.ledger.key = caller(snapshot, head, bytes)?;
+        self.key = caller(snapshot, head, bytes)?;
+        self.ledger.key = self.key.map(|id| snapshot.keys[id.index()].name.clone());
         surface?;
         self.overrides(head, bytes)?;
         let query = &head.target.of(bytes)[head.path(bytes).len()..];

@@ -2,7 +2,8 @@
 //!
 //! Each idle connection keeps one pending `ready`: when it fires, the provider has closed or said
 //! something that nobody asked for, and the connection is dropped. What slips through is replaced by
-//! the exchange's replay. A pool belongs to one snapshot; another snapshot starts an empty one.
+//! the exchange's replay. A pool follows the snapshots: connections to endpoints that are the same in the
+//! next one go on, those to others are dropped.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
@@ -13,7 +14,9 @@ use std::task::{Context, Poll, Waker};
 use crate::base::ids::{EndpointId, Id as _};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
+use crate::net::core::Snapshot;
 use crate::net::dial::Conn;
+use crate::route::Endpoint;
 use crate::rt::{Reader as _, Rt};
 
 type Ready = Pin<Box<dyn Future<Output = io::Result<()>>>>;
@@ -25,9 +28,15 @@ struct Idle<R: Rt> {
     since: Tick,
 }
 
+/// The idle connections to one endpoint.
+struct Row<R: Rt> {
+    endpoint: Endpoint,
+    idle: Vec<Idle<R>>,
+}
+
 /// One core's idle connections.
 pub struct Pool<R: Rt> {
-    rows: RefCell<Vec<Vec<Idle<R>>>>,
+    rows: RefCell<Vec<Row<R>>>,
     /// Of which snapshot.
     generation: Cell<u64>,
     /// The keeper's, so that a new `ready` wakes it.
@@ -45,15 +54,12 @@ impl<R: Rt> Default for Pool<R> {
 }
 
 impl<R: Rt> Pool<R> {
-    /// Takes the newest idle connection to `endpoint`.
-    pub fn take(&self, generation: u64, endpoint: EndpointId) -> Option<Conn<R>> {
-        self.turn_to(generation);
-        if generation != self.generation.get() {
-            return None;
-        }
+    /// Takes the newest idle connection to an endpoint of this snapshot.
+    pub fn take(&self, snapshot: &Snapshot, endpoint: EndpointId) -> Option<Conn<R>> {
+        self.turn_to(snapshot);
+        let index = self.row(snapshot, endpoint)?;
         let mut rows = self.rows.borrow_mut();
-        let row = rows.get_mut(endpoint.index())?;
-        while let Some(mut idle) = row.pop() {
+        while let Some(mut idle) = rows[index].idle.pop() {
             // What came since the keeper last looked is no answer to what will be asked.
             let mut cx = Context::from_waker(Waker::noop());
             if idle.ready.as_mut().poll(&mut cx).is_pending() {
@@ -65,22 +71,16 @@ impl<R: Rt> Pool<R> {
     }
 
     /// Keeps a connection whose last exchange came to a clean end.
-    pub fn put(&self, generation: u64, endpoint: EndpointId, conn: Conn<R>, now: Tick) {
-        self.turn_to(generation);
-        if generation != self.generation.get() {
-            return;
-        }
+    pub fn put(&self, snapshot: &Snapshot, endpoint: EndpointId, conn: Conn<R>, now: Tick) {
+        self.turn_to(snapshot);
+        let Some(index) = self.row(snapshot, endpoint) else { return };
         let mut ready: Ready = Box::pin(conn.reader.ready());
         let waker = self.keeper.borrow().clone();
         let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
         if ready.as_mut().poll(&mut cx).is_ready() {
             return;
         }
-        let mut rows = self.rows.borrow_mut();
-        if rows.len() <= endpoint.index() {
-            rows.resize_with(endpoint.index() + 1, Vec::new);
-        }
-        let row = &mut rows[endpoint.index()];
+        let row = &mut self.rows.borrow_mut()[index].idle;
         if row.len() >= limits::POOL_IDLE_MAX {
             row.remove(0);
         }
@@ -89,13 +89,13 @@ impl<R: Rt> Pool<R> {
 
     /// How many are idle.
     pub fn idle(&self) -> usize {
-        self.rows.borrow().iter().map(Vec::len).sum()
+        self.rows.borrow().iter().map(|row| row.idle.len()).sum()
     }
 
     /// Drops what has been idle for too long.
     pub fn trim(&self, now: Tick) {
         for row in self.rows.borrow_mut().iter_mut() {
-            row.retain(|idle| idle.since + Ms(limits::POOL_IDLE_MS) > now);
+            row.idle.retain(|idle| idle.since + Ms(limits::POOL_IDLE_MS) > now);
         }
     }
 
@@ -103,15 +103,15 @@ impl<R: Rt> Pool<R> {
     pub fn give_up_one(&self) {
         let mut rows = self.rows.borrow_mut();
         // Each row has its oldest first.
-        let oldest = rows.iter_mut().filter(|row| !row.is_empty()).min_by_key(|row| row[0].since);
-        if let Some(row) = oldest {
-            row.remove(0);
+        let used = rows.iter_mut().map(|row| &mut row.idle).filter(|idle| !idle.is_empty());
+        if let Some(idle) = used.min_by_key(|idle| idle[0].since) {
+            idle.remove(0);
         }
     }
 
     /// Drops all of them.
     pub fn clear(&self) {
-        self.rows.borrow_mut().clear();
+        self.rows.borrow_mut().iter_mut().for_each(|row| row.idle.clear());
     }
 
     /// Watches the idle connections; never completes. One task per core runs it.
@@ -123,16 +123,37 @@ impl<R: Rt> Pool<R> {
             }
             drop(keeper);
             for row in self.rows.borrow_mut().iter_mut() {
-                row.retain_mut(|idle| idle.ready.as_mut().poll(cx).is_pending());
+                row.idle.retain_mut(|idle| idle.ready.as_mut().poll(cx).is_pending());
             }
             Poll::<()>::Pending
         })
     }
 
-    fn turn_to(&self, generation: u64) {
-        if generation > self.generation.get() {
-            self.generation.set(generation);
-            self.clear();
+    /// The row of an endpoint, which an exchange of an older snapshot may know by another id; `None`:
+    /// the pool's snapshot has no such endpoint.
+    fn row(&self, snapshot: &Snapshot, endpoint: EndpointId) -> Option<usize> {
+        if snapshot.generation == self.generation.get() {
+            return Some(endpoint.index());
         }
+        let wanted = &snapshot.table.endpoints[endpoint];
+        self.rows.borrow().iter().position(|row| row.endpoint == *wanted)
+    }
+
+    /// Follows a newer snapshot.
+    fn turn_to(&self, snapshot: &Snapshot) {
+        if snapshot.generation <= self.generation.get() {
+            return;
+        }
+        self.generation.set(snapshot.generation);
+        let mut rows = self.rows.borrow_mut();
+        let mut old = std::mem::take(&mut *rows);
+        for (_, endpoint) in snapshot.table.endpoints.iter() {
+            let kept = old.iter().position(|row| row.endpoint == *endpoint);
+            let kept = kept.map(|index| old.swap_remove(index));
+            let new = || Row { endpoint: endpoint.clone(), idle: Vec::new() };
+            rows.push(kept.unwrap_or_else(new));
+        }
+        // The others close here.
+        drop(old);
     }
 }

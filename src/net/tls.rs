@@ -1,4 +1,5 @@
-//! TLS upstream: rustls as bytes in, bytes out over our buffers; no socket inside.
+//! TLS: rustls as bytes in, bytes out over our buffers; no socket inside. Here what providers are spoken to
+//! with, and the session, which serves both sides; `server` has what clients are spoken to with.
 //!
 //! Verification and SNI are always on. A provider may bring another CA; it can't bring none. ALPN
 //! offers `http/1.1` alone. Sessions are resumed per endpoint.
@@ -8,10 +9,12 @@ use std::sync::Arc;
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore};
+use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore};
 
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
+
+pub mod server;
 
 /// What connections to one endpoint are made with.
 #[derive(Clone)]
@@ -28,19 +31,10 @@ impl Profile {
     pub fn new(host: &str, ca: Option<&[u8]>) -> Result<Profile, String> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("\"{host}\" can't be verified as a TLS server name"))?;
-        let mut roots = RootCertStore::empty();
-        match ca {
-            None => roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
-            Some(pem) => {
-                for cert in CertificateDer::pem_slice_iter(pem) {
-                    let cert = cert.map_err(|error| format!("the CA is not PEM: {error}"))?;
-                    roots.add(cert).map_err(|error| format!("the CA is not usable: {error}"))?;
-                }
-                if roots.is_empty() {
-                    return Err(String::from("the CA file holds no certificate"));
-                }
-            }
-        }
+        let roots = match ca {
+            None => RootCertStore::from_iter(webpki_roots::TLS_SERVER_ROOTS.iter().cloned()),
+            Some(pem) => authorities(pem)?,
+        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -57,14 +51,27 @@ impl Profile {
     /// `Tls`: rustls refused its own configuration.
     pub fn session(&self) -> Result<Session, Fault> {
         ClientConnection::new(self.config.clone(), self.name.clone())
-            .map(|conn| Session { conn })
+            .map(|conn| Session { conn: Connection::Client(conn) })
             .map_err(|_| Fault::Tls)
     }
 }
 
+/// The certificates of a PEM text, to be trusted.
+fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for cert in CertificateDer::pem_slice_iter(pem) {
+        let cert = cert.map_err(|error| format!("the CA is not PEM: {error}"))?;
+        roots.add(cert).map_err(|error| format!("the CA is not usable: {error}"))?;
+    }
+    if roots.is_empty() {
+        return Err(String::from("the CA file holds no certificate"));
+    }
+    Ok(roots)
+}
+
 /// One TLS connection's state.
 pub struct Session {
-    conn: ClientConnection,
+    conn: Connection,
 }
 
 impl Session {
@@ -124,6 +131,11 @@ impl Session {
             self.conn.write_tls(cipher).map_err(|_| Fault::Tls)?;
         }
         Ok(())
+    }
+
+    /// Queues our end of the stream (RFC 8446 section 6.1); `flush` writes it.
+    pub fn end(&mut self) {
+        self.conn.send_close_notify();
     }
 
     /// Whether `flush` would write anything.

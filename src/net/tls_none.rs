@@ -49,7 +49,50 @@ impl Session {
     pub fn flush(&mut self, _cipher: &mut Buf) -> Result<(), Fault> {
         match *self {}
     }
+    pub fn end(&mut self) {
+        match *self {}
+    }
     pub fn wants_write(&self) -> bool {
         match *self {}
+    }
+}
+
+/// What clients are spoken to with: nothing, in this build.
+pub mod server {
+    use super::Session;
+    use crate::base::fail::Fault;
+    use crate::config::{Problem, Server};
+
+    /// Can't be made in this build.
+    #[derive(Clone)]
+    pub enum Profile {}
+
+    impl Profile {
+        /// None, or refused.
+        ///
+        /// # Errors
+        /// If one is asked for: this build has no TLS.
+        pub fn new(
+            server: &Server,
+            _previous: Option<(&Server, &Profile)>,
+        ) -> Result<Option<Profile>, Vec<Problem>> {
+            if server.tls.is_empty() {
+                return Ok(None);
+            }
+            Err(vec![Problem {
+                line: None,
+                path: String::from("server.tls"),
+                what: String::from("this build has no TLS"),
+                hint: String::from("build it with the feature \"uring\""),
+            }])
+        }
+
+        /// Never called: there is no profile.
+        ///
+        /// # Errors
+        /// None.
+        pub fn session(&self) -> Result<Session, Fault> {
+            match *self {}
+        }
     }
 }

@@ -7,8 +7,9 @@ use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::OnceLock;
 use std::task::Poll;
@@ -19,12 +20,12 @@ use monoio::io::{
     CancelHandle, CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf,
     OwnedWriteHalf, Splitable,
 };
-use monoio::net::{TcpListener, TcpStream};
+use monoio::net::{TcpListener, TcpStream, UnixStream};
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 
-use super::{Accept, Reader, Rent, Rt, Stop, Writer};
+use super::{Accept, Reader, Rent, Rt, Stop, Writer, stopped};
 use crate::base::buf::Buf;
 use crate::base::limits;
 use crate::base::tick::{Tick, UnixMs};
@@ -298,7 +299,39 @@ impl Writer for MonoWriter {
 
 /// A listening socket of one core.
 pub struct MonoListener {
-    inner: TcpListener,
+    inner: Listening,
+}
+
+/// On epoll the runtime accepts. On io_uring nothing is left under way on the listener itself: a process
+/// that is killed would keep it, and take connections, until the kernel has ended its ring.
+enum Listening {
+    Epoll(TcpListener),
+    Ring {
+        /// Never blocks.
+        listener: std::net::TcpListener,
+        /// An epoll that watches it, which holds no reference to it; the ring waits for this.
+        watch: UnixStream,
+        /// Nothing ever comes here: a read of it lasts until it is stopped.
+        silence: (Cell<Option<UnixStream>>, std::os::unix::net::UnixStream),
+    },
+}
+
+/// Something that is put back when this is dropped.
+struct Lent<'a, T> {
+    from: &'a Cell<Option<T>>,
+    what: Option<T>,
+}
+
+impl<T> Lent<'_, T> {
+    fn take(from: &Cell<Option<T>>) -> Option<Lent<'_, T>> {
+        from.take().map(|what| Lent { from, what: Some(what) })
+    }
+}
+
+impl<T> Drop for Lent<'_, T> {
+    fn drop(&mut self) {
+        self.from.set(self.what.take());
+    }
 }
 
 impl MonoListener {
@@ -307,16 +340,71 @@ impl MonoListener {
     /// # Errors
     /// The kernel's, if the descriptor can't be registered.
     pub fn from_std(listener: std::net::TcpListener, engine: Engine) -> io::Result<MonoListener> {
-        listener.set_nonblocking(engine == Engine::Epoll)?;
-        Ok(MonoListener { inner: TcpListener::from_std(listener)? })
+        listener.set_nonblocking(true)?;
+        let inner = match engine {
+            Engine::Epoll => Listening::Epoll(TcpListener::from_std(listener)?),
+            Engine::IoUring { .. } => {
+                let watch = UnixStream::from_std(watch(&listener)?.into())?;
+                let (near, far) = std::os::unix::net::UnixStream::pair()?;
+                let silence = (Cell::new(Some(UnixStream::from_std(near)?)), far);
+                Listening::Ring { listener, watch, silence }
+            }
+        };
+        Ok(MonoListener { inner })
     }
+}
+
+/// An epoll that is readable while a connection waits in the listener's queue.
+#[allow(unsafe_code)]
+fn watch(listener: &std::net::TcpListener) -> io::Result<OwnedFd> {
+    // SAFETY: a call without pointers.
+    let fd = unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has just made it, and nobody else knows it.
+    let watch = unsafe { OwnedFd::from_raw_fd(fd) };
+    // Of several cores that share a listener, one is woken for a connection.
+    let events = (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32;
+    let mut event = libc::epoll_event { events, u64: 0 };
+    // SAFETY: both descriptors are open, and the kernel only reads the event, before it returns.
+    let added =
+        unsafe { libc::epoll_ctl(fd, libc::EPOLL_CTL_ADD, listener.as_raw_fd(), &raw mut event) };
+    if added < 0 { Err(io::Error::last_os_error()) } else { Ok(watch) }
 }
 
 impl Accept<Mono> for MonoListener {
     async fn accept(&self, stop: CancelHandle) -> io::Result<(MonoReader, MonoWriter, SocketAddr)> {
-        let (stream, peer) = self.inner.cancelable_accept(stop).await?;
-        let (reader, writer) = halves(stream)?;
-        Ok((reader, writer, peer))
+        let (listener, watch, silence) = match &self.inner {
+            Listening::Epoll(listener) => {
+                let (stream, peer) = listener.cancelable_accept(stop).await?;
+                let (reader, writer) = halves(stream)?;
+                return Ok((reader, writer, peer));
+            }
+            Listening::Ring { listener, watch, silence } => (listener, watch, &silence.0),
+        };
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    let (reader, writer) = halves(TcpStream::from_std(stream)?)?;
+                    return Ok((reader, writer, peer));
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
+            // A second accept beside the first would be against law 6.
+            let mut lent = Lent::take(silence).ok_or(io::ErrorKind::InvalidInput)?;
+            let Some(quiet) = &mut lent.what else { return Err(stopped()) };
+            let mut stopped = pin!(quiet.cancelable_read(Vec::with_capacity(1), stop.clone()));
+            let mut ready = pin!(watch.readable(false));
+            std::future::poll_fn(|cx| {
+                if let Poll::Ready((result, _)) = stopped.as_mut().poll(cx) {
+                    return Poll::Ready(result.map(|_| ()));
+                }
+                ready.as_mut().poll(cx)
+            })
+            .await?;
+        }
     }
 }
 
@@ -344,4 +432,4 @@ impl Stop for MonoStop {
 }
 
 /// Connections that wait to be accepted, for each core and address.
-const BACKLOG: i32 = 1024;
+pub const BACKLOG: i32 = 1024;

@@ -1,13 +1,16 @@
-//! A raw client: sends exactly these bytes, shows exactly what came.
+//! A raw client: sends exactly these bytes, shows exactly what came; under TLS if asked.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpStream};
+
+use rustls::{ClientConnection, Stream};
 
 use crate::rig::{PATIENCE, read};
 
 /// One connection to the gateway.
 pub struct Client {
     pub stream: TcpStream,
+    pub tls: Option<ClientConnection>,
     buffer: Vec<u8>,
 }
 
@@ -40,7 +43,7 @@ impl Client {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream, buffer: Vec::new() }
+        Client { stream, tls: None, buffer: Vec::new() }
     }
 
     /// From another address of this machine.
@@ -56,11 +59,18 @@ impl Client {
         let stream = TcpStream::from(socket);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream, buffer: Vec::new() }
+        Client { stream, tls: None, buffer: Vec::new() }
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.stream.write_all(bytes.as_ref()).unwrap();
+        match &mut self.tls {
+            None => self.stream.write_all(bytes.as_ref()).unwrap(),
+            Some(tls) => {
+                let mut stream = Stream::new(tls, &mut self.stream);
+                stream.write_all(bytes.as_ref()).unwrap();
+                stream.flush().unwrap();
+            }
+        }
     }
 
     /// Sends what the gateway may stop reading before its end.
@@ -136,7 +146,11 @@ impl Client {
 
     fn more(&mut self) -> usize {
         let mut chunk = [0; 65_536];
-        let count = match read(&mut self.stream, &mut chunk) {
+        let read = match &mut self.tls {
+            None => read(&mut self.stream, &mut chunk),
+            Some(tls) => read(&mut Stream::new(tls, &mut self.stream), &mut chunk),
+        };
+        let count = match read {
             Ok(count) => count,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => 0,
             Err(error) => panic!("{error}; so far {:?}", self.seen()),

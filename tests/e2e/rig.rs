@@ -8,16 +8,15 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use firstbyte::app::tokens;
+use firstbyte::app::{control, tokens};
 use firstbyte::base::ids::CoreId;
 use firstbyte::config;
 use firstbyte::exchange::ledger::Ledger;
 use firstbyte::net::beacon::Level;
-use firstbyte::net::core::{self, End, Shared, Snapshot};
+use firstbyte::net::core::{self, End, Shared};
 use firstbyte::net::load::Shed;
 use firstbyte::net::names::Names;
 use firstbyte::net::watch::Watch;
-use firstbyte::route;
 use firstbyte::rt::uring::{self, Loop, MonoListener};
 
 /// Longer than anything here takes; only a failing test waits for it.
@@ -112,17 +111,9 @@ impl Gateway {
     pub fn start(driver: Driver, config: &str) -> Gateway {
         let listener = uring::listen("127.0.0.1:0".parse().unwrap()).unwrap();
         let addr = listener.local_addr().unwrap();
-        // A loaded machine is late, which is not what most tests are about.
-        let lag = if config.contains("lag_max") { "" } else { "lag_max = \"off\"\n" };
-        let text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\n{lag}{config}");
-        let lookup = |reference: &config::Ref| match reference {
-            config::Ref::Env(_) => Ok(b"secret-key".to_vec()),
-            config::Ref::File(path) => std::fs::read(path).map_err(|e| e.to_string()),
-        };
-        let config = config::load(&text, &lookup).unwrap_or_else(|p| panic!("{p:#?}"));
+        let config = load(addr, config);
         let takes_tokens = tokens::are_needed(&config);
-        let table = route::compile(&config, None).unwrap();
-        let snapshot = Snapshot::new(1, config.server, config.auth, table).unwrap();
+        let snapshot = control::compile(&config, None).unwrap();
         let notes = Arc::new(Notes::default());
         let names = Names::default();
         names.publish(&Arc::from("localhost"), &[[127, 0, 0, 1].into()]);
@@ -146,6 +137,13 @@ impl Gateway {
         Gateway { addr, notes, shared, thread: Some(thread), _tokens: tokens }
     }
 
+    /// Publishes another config, as a reload does.
+    pub fn reload(&self, config: &str) {
+        let current = self.shared.snapshot();
+        let next = control::compile(&load(self.addr, config), Some(&current)).unwrap();
+        self.shared.publish(next);
+    }
+
     /// Asks it to drain or stop.
     pub fn raise(&self, level: Level) {
         self.shared.raise(level);
@@ -163,6 +161,17 @@ impl Gateway {
             (ledgers.len() >= count).then(|| ledgers.clone())
         })
     }
+}
+
+fn load(addr: SocketAddr, config: &str) -> config::Config {
+    // A loaded machine is late, which is not what most tests are about.
+    let lag = if config.contains("lag_max") { "" } else { "lag_max = \"off\"\n" };
+    let text = format!("[server]\nlisten = [\"{addr}\"]\nadmin = \"off\"\n{lag}{config}");
+    let lookup = |reference: &config::Ref| match reference {
+        config::Ref::Env(_) => Ok(b"secret-key".to_vec()),
+        config::Ref::File(path) => std::fs::read(path).map_err(|e| e.to_string()),
+    };
+    config::load(&text, &lookup).unwrap_or_else(|p| panic!("{p:#?}"))
 }
 
 impl Drop for Gateway {
@@ -227,7 +236,7 @@ impl Call {
 }
 
 /// One read; a ring elsewhere in the process may interrupt it, which says nothing.
-pub fn read(stream: &mut TcpStream, into: &mut [u8]) -> std::io::Result<usize> {
+pub fn read(stream: &mut impl Read, into: &mut [u8]) -> std::io::Result<usize> {
     loop {
         match stream.read(into) {
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -6,6 +6,7 @@
 //! | `/livez` | 200 while the process answers |
 //! | `/readyz` | 200 while every core serves and nothing drains; else 503 and why |
 //! | `/status` | JSON: version, cores, drivers, addresses, standing of each target |
+//! | `POST /reload` | 200 and the new generation, or 400 and everything that is wrong with the config file |
 //! | `/plan?model=NAME` | JSON: who would be asked, in what order, and why; `&stream=false` for a whole answer |
 
 use std::sync::atomic::Ordering;
@@ -31,15 +32,21 @@ pub(super) struct Page {
     /// The content type.
     pub(super) kind: &'static str,
     pub(super) body: String,
+    /// The methods that would be, if this one is not.
+    pub(super) allow: Option<&'static str>,
 }
 
 impl Page {
     fn text(status: u16, text: &str) -> Page {
-        Page { status, kind: PLAIN, body: format!("{text}\n") }
+        Page { status, kind: PLAIN, body: format!("{text}\n"), allow: None }
     }
 
     fn json(value: &Value) -> Page {
-        Page { status: 200, kind: JSON, body: format!("{value:#}\n") }
+        Page { status: 200, kind: JSON, body: format!("{value:#}\n"), allow: None }
+    }
+
+    fn not_allowed(allow: &'static str) -> Page {
+        Page { allow: Some(allow), ..Page::text(405, &format!("only {allow} here")) }
     }
 
     /// For a head that is not HTTP, or not one that is served.
@@ -66,7 +73,12 @@ pub(super) fn page(view: &View, method: Method, target: &[u8]) -> Page {
         b"/readyz" => |view, _| ready(view),
         b"/status" => |view, _| Page::json(&status(view)),
         b"/plan" => plan,
-        _ => return Page::text(404, "try /metrics, /livez, /readyz, /status or /plan?model=NAME"),
+        b"/reload" if method == Method::Post => return reload(view),
+        b"/reload" => return Page::not_allowed("POST"),
+        _ => {
+            let pages = "/metrics, /livez, /readyz, /status, /plan?model=NAME or POST /reload";
+            return Page::text(404, &format!("try {pages}"));
+        }
     };
     match method {
         Method::Get | Method::Head => show(view, query),
@@ -75,18 +87,42 @@ pub(super) fn page(view: &View, method: Method, target: &[u8]) -> Page {
         | Method::Patch
         | Method::Delete
         | Method::Options
-        | Method::Other => Page::text(405, "only GET and HEAD are allowed"),
+        | Method::Other => Page::not_allowed("GET, HEAD"),
     }
 }
 
 fn metrics(view: &View) -> Page {
     let extra = Extra { health: &view.health, cores: view.engines.len() };
-    Page { status: 200, kind: EXPOSITION, body: view.metrics.render(&view.shared, &extra) }
+    let body = view.metrics.render(&view.shared, &extra);
+    Page { status: 200, kind: EXPOSITION, body, allow: None }
+}
+
+fn reload(view: &View) -> Page {
+    match (view.reload)() {
+        Ok(done) => Page::json(&json!({
+            "generation": done.generation,
+            "needs_restart": done.needs_restart,
+        })),
+        Err(problems) => {
+            let problems = problems.iter().map(|problem| {
+                json!({ "line": problem.line, "key": problem.path, "what": problem.what, "hint": problem.hint })
+            });
+            let generation = view.shared.snapshot().generation;
+            let value = json!({
+                "generation": generation,
+                "problems": problems.collect::<Vec<_>>(),
+            });
+            Page { status: 400, ..Page::json(&value) }
+        }
+    }
 }
 
 /// Why the gateway should get no new connections, if so.
 fn unready(view: &View) -> Option<String> {
     match view.shared.level() {
+        Level::Running if view.health.leaving.load(Ordering::SeqCst) => {
+            return Some(String::from("draining"));
+        }
         Level::Running => {}
         Level::Draining => return Some(String::from("draining")),
         Level::Stopping => return Some(String::from("stopping")),

@@ -14,7 +14,7 @@ const LONG: Duration = Duration::from_secs(30);
 struct Admin {
     view: Arc<View>,
     addr: SocketAddr,
-    thread: Option<JoinHandle<()>>,
+    server: Server,
 }
 
 impl Admin {
@@ -28,14 +28,14 @@ impl Admin {
             addresses: vec![([127, 0, 0, 1], 8080).into()],
             origin: String::from("gateway.toml"),
             started: Instant::now(),
+            reload: Box::new(|| Ok(Done { generation: 7, needs_restart: vec!["server.listen"] })),
             stopping: AtomicBool::new(false),
-            own: OnceLock::new(),
         });
         view.health.serving.store(2, Ordering::SeqCst);
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let addr = listener.local_addr().unwrap();
-        let thread = start_with(listener, view.clone(), patience).unwrap();
-        Admin { view, addr, thread: Some(thread) }
+        let server = Server::start_with(listener, view.clone(), patience).unwrap();
+        Admin { view, addr, server }
     }
 
     fn connect(&self) -> TcpStream {
@@ -71,10 +71,7 @@ impl Admin {
 
 impl Drop for Admin {
     fn drop(&mut self) {
-        self.view.stop();
-        if let Some(thread) = self.thread.take() {
-            thread.join().unwrap();
-        }
+        self.server.pause();
     }
 }
 
@@ -242,9 +239,53 @@ fn a_plan_is_what_dispatch_would_do() {
 }
 
 #[test]
-fn a_stopped_listener_is_gone() {
+fn a_paused_listener_keeps_its_queue() {
+    let admin = Admin::start(LONG);
+    admin.server.pause();
+    let mut waits = admin.connect();
+    waits.write_all(b"GET /livez HTTP/1.1\r\nHost: h\r\n\r\n").unwrap();
+    admin.server.resume();
+    let mut answer = String::new();
+    waits.read_to_string(&mut answer).unwrap();
+    assert!(answer.ends_with("ok\n"), "{answer}");
+    // Another process that has it goes on where this one has stopped.
+    admin.server.pause();
+    let heir = Server::start_with(admin.server.pass_on().unwrap(), admin.view.clone(), LONG);
+    assert_eq!(admin.ask("GET", "/livez").0, 200);
+    heir.unwrap().pause();
+}
+
+#[test]
+fn a_reload_is_asked_for_by_post_alone() {
     let mut admin = Admin::start(LONG);
-    admin.view.stop();
-    admin.thread.take().unwrap().join().unwrap();
-    assert!(TcpStream::connect(admin.addr).is_err());
+    assert_eq!(admin.ask("GET", "/reload").0, 405);
+    let answer = admin.raw(b"PUT /reload HTTP/1.1\r\nHost: h\r\n\r\n");
+    assert!(answer.contains("\r\nallow: POST\r\n"), "{answer}");
+    let (status, body) = admin.ask("POST", "/reload");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["generation"]), (200, &7.into()));
+    assert_eq!(body["needs_restart"][0], "server.listen");
+    admin.server.pause();
+    let problem = Problem {
+        line: Some(3),
+        path: String::from("server.drain"),
+        what: String::from("the time is zero"),
+        hint: String::new(),
+    };
+    let refused = Arc::new(View {
+        reload: Box::new(move || Err(vec![problem.clone()])),
+        shared: admin.view.shared.clone(),
+        health: admin.view.health.clone(),
+        metrics: admin.view.metrics.clone(),
+        engines: Vec::new(),
+        addresses: Vec::new(),
+        origin: String::new(),
+        started: Instant::now(),
+        stopping: AtomicBool::new(false),
+    });
+    admin.server = Server::start_with(admin.server.pass_on().unwrap(), refused, LONG).unwrap();
+    let (status, body) = admin.ask("POST", "/reload");
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!((status, &body["problems"][0]["line"]), (400, &3.into()));
+    assert_eq!(body["generation"], 1, "what is in force");
 }

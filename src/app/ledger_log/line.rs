@@ -11,11 +11,10 @@ use crate::exchange::ledger::{AttemptRecord, Ending, Ledger};
 /// Bytes of a name that are written; a client may choose names as long as its body.
 const NAME_BYTES_MAX: usize = 256;
 
-/// Appends the ledger as the log has it, with its line end; `key` is the name of the gateway key that it
-/// came with.
-pub(super) fn write(ledger: &Ledger, key: Option<&str>, lines: &mut Vec<u8>) {
+/// Appends the ledger as the log has it, with its line end.
+pub(super) fn write(ledger: &Ledger, lines: &mut Vec<u8>) {
     let before = lines.len();
-    match serde_json::to_writer(&mut *lines, &Line::of(ledger, key)) {
+    match serde_json::to_writer(&mut *lines, &Line::of(ledger)) {
         Ok(()) => lines.push(b'\n'),
         // Nothing in a line can be refused, and half a line must not be written.
         Err(_) => lines.truncate(before),
@@ -76,11 +75,11 @@ struct AttemptLine<'a> {
 }
 
 impl<'a> Line<'a> {
-    fn of(ledger: &'a Ledger, key: Option<&'a str>) -> Line<'a> {
+    fn of(ledger: &'a Ledger) -> Line<'a> {
         Line {
             ts: Shown(Rfc3339(ledger.wall)),
             id: &ledger.id,
-            key,
+            key: ledger.key.as_deref(),
             surface: ledger.surface.name(),
             stream: ledger.stream,
             model: clip(&ledger.model),

@@ -6,7 +6,6 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::base::fail::Failure;
-use crate::base::ids::KeyId;
 use crate::base::tick::UnixMs;
 use crate::exchange::ledger::{CommittedBy, Ending};
 use crate::llm::event::Usage;
@@ -49,7 +48,7 @@ pub(crate) fn two_attempts(failure: Failure) -> Ledger {
     };
     Ledger {
         id: Arc::from("r1"),
-        key: Some(KeyId(1)),
+        key: Some(Arc::from("two")),
         surface: Surface::Chat,
         stream: true,
         model: Arc::from("gpt-4o"),
@@ -76,17 +75,11 @@ fn unavailable() -> Ledger {
     two_attempts(Failure::status(Fault::Unavailable, 503))
 }
 
-fn keys() -> Vec<GatewayKey> {
-    ["one", "two"]
-        .map(|name| GatewayKey { name: String::from(name), sha256: [7; 32], in_flight_max: None })
-        .into()
-}
-
 /// A sink and what it was given.
 /// The line of a ledger, read again.
-fn to_json(ledger: &Ledger, key: Option<&str>) -> Value {
+fn to_json(ledger: &Ledger) -> Value {
     let mut lines = Vec::new();
-    line::write(ledger, key, &mut lines);
+    line::write(ledger, &mut lines);
     assert_eq!(lines.pop(), Some(b'\n'));
     serde_json::from_slice(&lines).unwrap()
 }
@@ -103,7 +96,7 @@ fn memory() -> (Sink, Arc<Mutex<String>>) {
 
 #[test]
 fn a_ledger_reads_like_this() {
-    let shown = to_json(&unavailable(), Some("two"));
+    let shown = to_json(&unavailable());
     let expected = json!({
         "ts": "2026-01-31T10:00:00.041Z",
         "id": "r1", "key": "two", "surface": "chat", "stream": true, "model": "gpt-4o",
@@ -130,10 +123,11 @@ fn what_did_not_happen_is_null() {
     let mut ledger = unavailable();
     ledger.attempts.clear();
     ledger.winner = None;
+    ledger.key = None;
     ledger.committed = None;
     ledger.usage = None;
     ledger.ending = Ending::Cut(Fault::Reset);
-    let shown = to_json(&ledger, None);
+    let shown = to_json(&ledger);
     for field in ["key", "committed_by", "commit_ms", "provider", "usage"] {
         assert!(shown[field].is_null(), "{field}");
     }
@@ -144,7 +138,7 @@ fn what_did_not_happen_is_null() {
 #[test]
 fn each_ledger_is_a_line_and_the_drop_writes_the_last() {
     let (sink, text) = memory();
-    let log = Log::with(Some(sink), Box::new(|_| ()), &keys(), 64).unwrap();
+    let log = Log::with(Some(sink), Box::new(|_| ()), 64).unwrap();
     for count in 0..20 {
         let mut ledger = unavailable();
         ledger.id = Arc::from(format!("r{count}\n\"\u{1b}"));
@@ -170,7 +164,7 @@ fn what_does_not_fit_is_dropped_and_counted() {
         let _ = left.recv();
         Ok(())
     });
-    let log = Log::with(Some(stalled), Box::new(|_| ()), &[], 2).unwrap();
+    let log = Log::with(Some(stalled), Box::new(|_| ()), 2).unwrap();
     log.put(unavailable());
     inside.recv().unwrap();
     // The writer is inside the sink: two fit, three do not.
@@ -188,7 +182,7 @@ fn a_sink_that_refuses_is_counted_and_told_once() {
     let (told, tellings) = channel();
     let full: Sink = Box::new(|_| Err(io::Error::from(io::ErrorKind::StorageFull)));
     let warn = Box::new(move |line: &str| told.send(line.to_owned()).unwrap());
-    let log = Log::with(Some(full), warn, &[], 8).unwrap();
+    let log = Log::with(Some(full), warn, 8).unwrap();
     for _ in 0..3 {
         log.put(unavailable());
         assert!(log.flush());
@@ -226,7 +220,7 @@ fn our_own_faults_are_warned_about_once_a_minute_for_each_target() {
 
 #[test]
 fn without_a_sink_the_last_ledger_is_kept_all_the_same() {
-    let log = Log::start(&LedgerTo::Off, &keys()).unwrap();
+    let log = Log::start(&LedgerTo::Off).unwrap();
     assert!(log.last(Duration::ZERO).is_none());
     log.put(unavailable());
     assert_eq!(&*log.last(Duration::from_secs(30)).unwrap().id, "r1");
@@ -238,13 +232,13 @@ fn a_file_is_appended_to() {
     let path = std::env::temp_dir().join(format!("firstbyte-ledger-{}", std::process::id()));
     let to = LedgerTo::File(path.to_str().unwrap().to_owned());
     for _ in 0..2 {
-        let log = Log::start(&to, &keys()).unwrap();
+        let log = Log::start(&to).unwrap();
         log.put(unavailable());
     }
     let text = std::fs::read_to_string(&path).unwrap();
     std::fs::remove_file(&path).unwrap();
     assert_eq!(text.lines().count(), 2);
-    let Err(why) = Log::start(&LedgerTo::File(String::from("/nowhere/at/all")), &[]) else {
+    let Err(why) = Log::start(&LedgerTo::File(String::from("/nowhere/at/all"))) else {
         panic!("it was opened")
     };
     assert!(why.contains("/nowhere/at/all"), "{why}");
@@ -271,5 +265,5 @@ fn names_are_cut_between_characters() {
     assert_eq!(line::clip(&long), "a".repeat(256 - 1));
     let mut ledger = unavailable();
     ledger.model = Arc::from("m".repeat(1 << 20));
-    assert!(to_json(&ledger, None).to_string().len() < 2_000);
+    assert!(to_json(&ledger).to_string().len() < 2_000);
 }

@@ -411,7 +411,7 @@ fn no_secret_is_shown() {
 #[test]
 fn ledgers_go_on_to_the_log() {
     let table = route::compile(&config(["openai", "backup"]), None).unwrap();
-    let metrics = Metrics::start(&LedgerTo::Off, &[], &table).unwrap();
+    let metrics = Metrics::start(&LedgerTo::Off, &table).unwrap();
     metrics.ended(CoreId(0), two_attempts(Failure::of(Fault::Dns)));
     assert!(metrics.flush());
     assert_eq!(&*metrics.last_ledger(Duration::from_secs(30)).unwrap().id, "r1");

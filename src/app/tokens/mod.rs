@@ -21,6 +21,7 @@ use crate::base::secret::Secret;
 use crate::base::tick::Ms;
 use crate::config::{Config, Problem, ServiceAccount};
 use crate::net::core::Shared;
+use crate::route::Table;
 use crate::route::token::Token;
 use crate::rt::uring;
 
@@ -88,6 +89,15 @@ pub fn run(shared: &Arc<Shared>, quit: &Receiver<()>, ready: impl FnOnce(), say:
     }
 }
 
+/// Fetches the tokens of a table that has none yet, before requests need them.
+pub fn prime(table: &Table, say: fn(&str)) {
+    for (_, provider) in table.providers.iter() {
+        if let Some(token) = provider.token.as_ref().filter(|token| !token.is_good(uring::now())) {
+            Row::new(token).fetch(&provider.name, say);
+        }
+    }
+}
+
 /// Follows the current snapshot: new accounts come, old ones go, a token that was carried over is known.
 fn take_in(shared: &Shared, rows: &mut BTreeMap<Arc<str>, Row>) {
     let snapshot = shared.snapshot();
@@ -98,17 +108,16 @@ fn take_in(shared: &Shared, rows: &mut BTreeMap<Arc<str>, Row>) {
     });
     for (_, provider) in providers.iter() {
         if let Some(token) = &provider.token {
-            rows.entry(provider.name.clone()).or_insert_with(|| Row {
-                token: token.clone(),
-                due: Instant::now(),
-                failures: 0,
-                forced: None,
-            });
+            rows.entry(provider.name.clone()).or_insert_with(|| Row::new(token));
         }
     }
 }
 
 impl Row {
+    fn new(token: &Arc<Token>) -> Row {
+        Row { token: token.clone(), due: Instant::now(), failures: 0, forced: None }
+    }
+
     fn is_due(&mut self, now: Instant) -> bool {
         if self.due <= now {
             return true;

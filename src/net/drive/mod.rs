@@ -22,9 +22,9 @@ use crate::base::tick::{Ms, Tick};
 use crate::exchange::Exchange;
 use crate::exchange::phase::LaneId;
 use crate::net::beacon::Level;
-use crate::net::conn::Down;
 use crate::net::core::{Core, Snapshot};
 use crate::net::dial::Conn;
+use crate::net::down::Down;
 use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, poll_slot, until};
 use crate::wire::http1::body::Body;
 
@@ -165,7 +165,7 @@ async fn drain<R: Rt>(
     core: Rc<Core<R>>,
     mut conn: Conn<R>,
     mut body: Body,
-    generation: u64,
+    snapshot: Arc<Snapshot>,
     endpoint: EndpointId,
 ) {
     let mut stop = R::Stop::new();
@@ -193,7 +193,7 @@ async fn drain<R: Rt>(
         };
         match body.decode(bytes.as_mut_slice()) {
             Ok(decoded) if decoded.done && decoded.used == bytes.len() => {
-                core.pool.put(generation, endpoint, conn, core.rt.now());
+                core.pool.put(&snapshot, endpoint, conn, core.rt.now());
                 return;
             }
             Ok(decoded) if !decoded.done => {}

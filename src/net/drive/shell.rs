@@ -15,9 +15,9 @@ use crate::base::tick::Tick;
 use crate::config::HalfClose;
 use crate::exchange::phase::LaneId;
 use crate::exchange::{Cx, Exchange, Input, Output, Side};
-use crate::net::conn::Down;
 use crate::net::core::{Core, Snapshot};
 use crate::net::dial::{self, Conn};
+use crate::net::down::Down;
 use crate::net::tls;
 use crate::rt::{Rt, Stop as _, is_stopped};
 
@@ -194,8 +194,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         debug_assert!(!self.exchange.is_committed(), "no dial after the commit");
         io.endpoint = Some(endpoint);
-        let pooled =
-            if fresh { None } else { self.core.pool.take(self.snapshot.generation, endpoint) };
+        let pooled = if fresh { None } else { self.core.pool.take(&self.snapshot, endpoint) };
         self.core.shared.watch.dialed(self.core.id, pooled.is_none());
         if let Some(conn) = pooled {
             self.seat(lane, conn);
@@ -281,7 +280,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         if let (Some(endpoint), Some(conn)) = (io.endpoint, io.take_conn()) {
             let now = self.core.rt.now();
-            self.core.pool.put(self.snapshot.generation, endpoint, conn, now);
+            self.core.pool.put(&self.snapshot, endpoint, conn, now);
         }
     }
 
@@ -294,8 +293,8 @@ impl<'a, R: Rt> Shell<'a, R> {
             return;
         }
         if let (Some(endpoint), Some(conn), Some(body)) = (io.endpoint, io.take_conn(), rest) {
-            let (core, generation) = (self.core.clone(), self.snapshot.generation);
-            self.core.rt.spawn(drain(core, conn, body, generation, endpoint));
+            let (core, snapshot) = (self.core.clone(), self.snapshot.clone());
+            self.core.rt.spawn(drain(core, conn, body, snapshot, endpoint));
         }
     }
 
@@ -314,6 +313,18 @@ impl<'a, R: Rt> Shell<'a, R> {
             self.step(Input::Wrote { side: Side::Down, done: true });
             return;
         }
+        let sealed = match &mut self.down.tls {
+            None => Ok(buf),
+            Some(tls) => tls.seal(buf),
+        };
+        match sealed {
+            Ok(buf) => self.write_on(buf),
+            Err(_) => self.step(Input::Gone),
+        }
+    }
+
+    /// Writes what is as the socket shall have it.
+    fn write_on(&mut self, buf: Buf) {
         let Some(writer) = self.down.writer.take() else { return };
         self.down_writing = true;
         let stop = self.stop_down.handle();
@@ -502,9 +513,13 @@ impl<'a, R: Rt> Shell<'a, R> {
                 buf.consume(count);
                 let done = buf.is_empty();
                 if done {
+                    let buf = match &mut self.down.tls {
+                        None => buf,
+                        Some(tls) => tls.take_back(buf),
+                    };
                     self.exchange.give_back(buf);
                 } else {
-                    self.write_down(buf);
+                    self.write_on(buf);
                 }
                 self.step(Input::Wrote { side: Side::Down, done });
             }
@@ -518,7 +533,10 @@ impl<'a, R: Rt> Shell<'a, R> {
             return;
         }
         let Some(reader) = self.down.reader.take() else { return };
-        let mut rx = self.down.rx.take();
+        let mut rx = match &mut self.down.tls {
+            None => self.down.rx.take(),
+            Some(tls) => tls.cipher.take(),
+        };
         rx.reserve(limits::READ_BYTES_MIN);
         self.down_reading = true;
         let stop = self.down.stop.handle();
@@ -527,16 +545,26 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     fn read_down(&mut self, reader: R::Reader, result: io::Result<usize>, buf: Buf) {
         self.down.reader = Some(reader);
-        self.down.rx = buf;
         self.down_reading = false;
+        let opened = match &mut self.down.tls {
+            None => {
+                self.down.rx = buf;
+                Ok(false)
+            }
+            // Also after the end: what the client sent meanwhile is its next request.
+            Some(tls) => {
+                tls.cipher = buf;
+                tls.open(&mut self.down.rx)
+            }
+        };
         if self.finish.is_some() {
             return;
         }
-        match result {
-            Ok(count) if count > 0 => self.watch(),
+        match (result, opened) {
+            (Ok(count), Ok(false)) if count > 0 => self.watch(),
             // Its sending is over, its reading is not: nothing more is watched for.
-            Ok(_) if self.snapshot.server.half_close == HalfClose::Serve => {}
-            Ok(_) | Err(_) => self.step(Input::Gone),
+            (Ok(_), _) if self.snapshot.server.half_close == HalfClose::Serve => {}
+            (Ok(_) | Err(_), _) => self.step(Input::Gone),
         }
     }
 }

@@ -1,0 +1,271 @@
+//! The client's socket, with TLS or without: handshake, reads, writes, and the end of it.
+//!
+//! What is above sees plaintext in `rx` and hands plaintext to be written. Under TLS each received
+//! record is opened as it comes, so nothing waits inside the session, and a wait for the socket is a wait
+//! for the client. What the session has to say of its own (a key update) goes with the next write. An
+//! end of the connection without the client's close_notify reads as an end here; whoever waits for more
+//! takes either for a client that is gone.
+
+use crate::base::buf::Buf;
+use crate::base::fail::Fault;
+use crate::base::limits;
+use crate::base::tick::{Ms, Tick};
+use crate::net::core::Core;
+use crate::net::tls::Session;
+use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, until};
+
+/// The client's socket with what was received and not yet used.
+pub struct Down<R: Rt> {
+    /// The receiving half; away while an operation has it.
+    pub reader: Option<R::Reader>,
+    /// The sending half; away while an operation has it.
+    pub writer: Option<R::Writer>,
+    /// Received bytes that belong to the next head, body or request.
+    pub rx: Buf,
+    /// Gives up reads.
+    pub stop: R::Stop,
+    /// What is between the socket and `rx`, where TLS is spoken.
+    pub(super) tls: Option<Box<Secure>>,
+}
+
+/// A session with its buffers.
+pub(super) struct Secure {
+    session: Session,
+    /// Received records; empty but while a read has it.
+    pub(super) cipher: Buf,
+    /// The memory of sealed records, between two writes.
+    sealed: Buf,
+    /// The memory of what was sealed, while the records go out.
+    plain: Buf,
+    /// The client has said that it sends no more.
+    closed: bool,
+}
+
+/// What a read brought.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Received {
+    /// Something, in `rx`.
+    Some,
+    /// The end, or a fault: nothing more will come.
+    End,
+    /// The deadline passed first.
+    TimedOut,
+}
+
+/// How a handshake ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hello {
+    /// Requests may come.
+    Done,
+    /// The client speaks plain HTTP; what it said is in `rx`.
+    Plain,
+    /// No session came to be, and the client was told if there was something to tell.
+    Refused,
+    /// The client left, or dawdled.
+    Gone,
+}
+
+impl Secure {
+    /// Opens what was received into `rx`; says whether the client will send no more.
+    ///
+    /// # Errors
+    /// `Tls`: it does not verify.
+    pub(super) fn open(&mut self, rx: &mut Buf) -> Result<bool, Fault> {
+        let opened = self.session.open(&mut self.cipher, rx);
+        self.cipher.clear();
+        self.closed |= matches!(opened, Ok(true) | Err(_));
+        opened
+    }
+
+    /// Seals plaintext; its memory is kept for `take_back`.
+    ///
+    /// # Errors
+    /// `Tls`.
+    pub(super) fn seal(&mut self, mut plain: Buf) -> Result<Buf, Fault> {
+        let mut out = self.sealed.take();
+        out.clear();
+        out.reserve(plain.len() + plain.len() / 64 + 64);
+        self.session.seal(&plain, &mut out)?;
+        plain.clear();
+        self.plain = plain;
+        Ok(out)
+    }
+
+    /// Takes the memory of records that are out, and gives back that of their plaintext.
+    pub(super) fn take_back(&mut self, sealed: Buf) -> Buf {
+        self.sealed = sealed;
+        self.plain.take()
+    }
+}
+
+impl<R: Rt> Down<R> {
+    /// A socket that was just accepted.
+    pub(super) fn new(reader: R::Reader, writer: R::Writer) -> Down<R> {
+        let (reader, writer) = (Some(reader), Some(writer));
+        Down { reader, writer, rx: Buf::new(), stop: R::Stop::new(), tls: None }
+    }
+
+    /// Whether the client has said that no further request will come.
+    pub(super) fn is_closed(&self) -> bool {
+        self.tls.as_ref().is_some_and(|tls| tls.closed)
+    }
+
+    /// Gives memory back that only a request needs.
+    pub(super) fn rest(&mut self) {
+        self.rx.shrink_idle(0);
+        if let Some(tls) = &mut self.tls {
+            tls.cipher.shrink_idle(0);
+            tls.sealed = Buf::new();
+        }
+    }
+
+    /// One read into `rx`: under TLS as many as make a record.
+    pub(super) async fn receive(&mut self, core: &Core<R>, deadline: Tick) -> Received {
+        if self.tls.is_none() {
+            let mut rx = self.rx.take();
+            let received = self.read(core, &mut rx, deadline).await;
+            self.rx = rx;
+            return received;
+        }
+        let before = self.rx.len();
+        loop {
+            let mut cipher = self.tls.as_mut().map(|tls| tls.cipher.take()).unwrap_or_default();
+            let received = self.read(core, &mut cipher, deadline).await;
+            let Some(tls) = &mut self.tls else { return Received::End };
+            tls.cipher = cipher;
+            if received != Received::Some {
+                return received;
+            }
+            let opened = tls.open(&mut self.rx);
+            if self.rx.len() > before {
+                return Received::Some;
+            }
+            if !matches!(opened, Ok(false)) {
+                return Received::End;
+            }
+        }
+    }
+
+    async fn read(&mut self, core: &Core<R>, into: &mut Buf, deadline: Tick) -> Received {
+        let Some(reader) = &mut self.reader else { return Received::End };
+        let mut rx = into.take();
+        let room = if rx.len() >= limits::READ_BYTES_MIN {
+            limits::READ_BYTES_MAX
+        } else {
+            limits::READ_BYTES_MIN
+        };
+        rx.reserve(room);
+        let handle = self.stop.handle();
+        let ((result, rx), timed_out) =
+            until(&core.rt, &mut self.stop, deadline, reader.read(rx, handle)).await;
+        *into = rx;
+        match result {
+            Ok(0) => Received::End,
+            Ok(_) => Received::Some,
+            Err(_) if timed_out => Received::TimedOut,
+            Err(_) => Received::End,
+        }
+    }
+
+    /// Says something between answers; whether all of it went out in time.
+    pub(super) async fn say(&mut self, core: &Core<R>, plain: Buf, deadline: Tick) -> bool {
+        let mut out = match &mut self.tls {
+            None => plain,
+            Some(tls) => match tls.seal(plain) {
+                Ok(sealed) => sealed,
+                Err(_) => return false,
+            },
+        };
+        self.write(core, &mut out, deadline).await
+    }
+
+    async fn write(&mut self, core: &Core<R>, out: &mut Buf, deadline: Tick) -> bool {
+        let Some(writer) = &mut self.writer else { return false };
+        let mut stop = R::Stop::new();
+        while !out.is_empty() {
+            let handle = stop.handle();
+            let ((result, rest), timed_out) =
+                until(&core.rt, &mut stop, deadline, writer.write(out.take(), handle)).await;
+            *out = rest;
+            match result {
+                Ok(count) if count > 0 => out.consume(count),
+                Ok(_) | Err(_) => return false,
+            }
+            if timed_out && !out.is_empty() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Shakes hands before the first request.
+    pub(super) async fn hello(
+        &mut self,
+        core: &Core<R>,
+        mut session: Session,
+        deadline: Tick,
+    ) -> Hello {
+        let (mut cipher, mut begun) = (Buf::new(), false);
+        loop {
+            let mut out = Buf::new();
+            if session.flush(&mut out).is_err() || !self.write(core, &mut out, deadline).await {
+                return Hello::Gone;
+            }
+            if !session.is_handshaking() {
+                break;
+            }
+            if self.read(core, &mut cipher, deadline).await != Received::Some {
+                return Hello::Gone;
+            }
+            if !std::mem::replace(&mut begun, true) && is_http(cipher.as_slice()) {
+                self.rx = cipher;
+                return Hello::Plain;
+            }
+            let opened = session.open(&mut cipher, &mut self.rx);
+            if matches!(opened, Ok(false)) {
+                continue;
+            }
+            // The alert that says why (RFC 8446 section 6.2), if the client still takes it.
+            let mut out = Buf::new();
+            let told = session.flush(&mut out).is_ok();
+            let _ = told && self.write(core, &mut out, deadline).await;
+            return Hello::Refused;
+        }
+        let (cipher, sealed, plain) = (Buf::new(), Buf::new(), Buf::new());
+        self.tls = Some(Box::new(Secure { session, cipher, sealed, plain, closed: false }));
+        Hello::Done
+    }
+
+    /// Ends our side of a session that is in order; without TLS there is nothing to say.
+    pub(super) async fn farewell(&mut self, core: &Core<R>) {
+        let Some(tls) = &mut self.tls else { return };
+        let mut out = Buf::new();
+        tls.session.end();
+        if tls.session.flush(&mut out).is_ok() {
+            // The connection closes whether the client takes it or not.
+            let _ = self.write(core, &mut out, core.rt.now() + FAREWELL).await;
+        }
+    }
+}
+
+/// Whether this is the beginning of a request without TLS: no record begins with a letter.
+fn is_http(bytes: &[u8]) -> bool {
+    bytes.first().is_some_and(u8::is_ascii_alphabetic)
+}
+
+/// How long a client gets to take the end of a session.
+const FAREWELL: Ms = Ms(1_000);
+
+#[cfg(test)]
+mod tests {
+    use super::is_http;
+
+    #[test]
+    fn records_are_no_requests() {
+        // Of a handshake (RFC 8446 section 5.1), an alert, and what SSL 2 said.
+        for record in [&b"\x16\x03\x01\x02\x00"[..], b"\x15\x03\x01", b"\x80\x2e", b"", b"\r\n"] {
+            assert!(!is_http(record), "{record:?}");
+        }
+        assert!(is_http(b"G") && is_http(b"POST /v1"));
+    }
+}
