@@ -102,6 +102,10 @@ impl Gateway {
         // Nobody listens at the first two.
         let several = [[127, 0, 0, 9].into(), [127, 0, 0, 8].into(), [127, 0, 0, 1].into()];
         names.publish(&Arc::from("several.test"), &several);
+        // Where clouds tell a host its credentials.
+        let metadata = [169, 254, 169, 254].into();
+        names.publish(&Arc::from("metadata.test"), &[metadata]);
+        names.publish(&Arc::from("mixed.test"), &[metadata, [127, 0, 0, 1].into()]);
         let shared = Arc::new(Shared::new(snapshot, names, notes.clone()));
         let tokens = takes_tokens.then(|| fetch_tokens(shared.clone()));
         let on_core = shared.clone();
