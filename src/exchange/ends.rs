@@ -83,7 +83,9 @@ impl Exchange {
         let provider = &cx.table.providers[target.provider];
         let lease = provider.token.as_ref().and_then(|token| token.current(cx.now));
         let aws = provider.aws.as_deref();
-        let of_aws = aws.map(|keys| [Some(&keys.secret_key), keys.session_token.as_ref()]);
+        let of_aws = aws.map(|keys| {
+            [Some(&keys.access_key), Some(&keys.secret_key), keys.session_token.as_ref()]
+        });
         let token = lease.as_ref().map(|lease| &lease.token);
         for secret in of_aws.into_iter().flatten().chain([target.key.as_ref(), token]).flatten() {
             said.conceal(secret);

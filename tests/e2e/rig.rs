@@ -49,6 +49,8 @@ pub struct Notes {
     pub pooled: AtomicUsize,
     /// The next request panics its task.
     pub panic_next: AtomicBool,
+    /// The next end of an exchange panics, and says all that is known of it.
+    pub panic_at_end: AtomicBool,
 }
 
 impl Watch for Notes {
@@ -64,6 +66,9 @@ impl Watch for Notes {
         }
     }
     fn ended(&self, _core: CoreId, ledger: Ledger) {
+        if self.panic_at_end.swap(false, Ordering::SeqCst) {
+            panic!("a panic on purpose: {ledger:?}");
+        }
         self.ledgers.lock().unwrap().push(ledger);
     }
     fn dialed(&self, _core: CoreId, fresh: bool) {
