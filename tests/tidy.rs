@@ -254,6 +254,41 @@ fn limits(sources: &[Source]) -> Vec<String> {
     idle.map(|name| format!("{home}: {name} limits nothing")).collect()
 }
 
+/// Credentials are kept as what can't be shown: no field that is named as one is text or plain bytes.
+fn credentials(sources: &[Source]) -> Vec<String> {
+    let named = ["key", "keys", "secret", "token", "password", "credential", "assertion"];
+    let plain = ["String", "Vec<u8>", "Arc<str>", "Box<str>", "Arc<[u8]>", "Box<[u8]>"];
+    let mut wrong = Vec::new();
+    for source in sources.iter().filter(|s| s.path.starts_with("src/")) {
+        for (index, line) in source.shipped.lines().enumerate() {
+            let Some((name, kind)) = line.trim().trim_end_matches(',').split_once(": ") else {
+                continue;
+            };
+            let name = name.rsplit(' ').next().unwrap_or_default();
+            let is_field =
+                line.ends_with(',') && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
+            let last = name.rsplit('_').next().unwrap_or_default();
+            let is_plain = plain.iter().any(|plain| kind.contains(plain));
+            let known = PLAIN_CREDENTIALS.contains(&(source.path.as_str(), name));
+            if is_field && named.contains(&last) && is_plain && !known {
+                wrong.push(format!(
+                    "{}:{}: {name} is {kind}, and no Secret",
+                    source.path,
+                    index + 1
+                ));
+            }
+        }
+    }
+    wrong
+}
+
+/// What a parser needs for a moment and gives on to a `Secret` with its memory, and keys that are names.
+const PLAIN_CREDENTIALS: &[(&str, &str)] = &[
+    ("src/app/ledger_log.rs", "keys"),
+    ("src/app/tokens/mod.rs", "access_token"),
+    ("src/config/cloud.rs", "private_key"),
+];
+
 /// What a config may set is in force: somebody above reads the field.
 fn settings(sources: &[Source]) -> Vec<String> {
     let mut wrong = Vec::new();
@@ -503,6 +538,11 @@ fn limits_are_in_force() {
 }
 
 #[test]
+fn credentials_are_secrets() {
+    assert_tidy(credentials(&tree()));
+}
+
+#[test]
 fn settings_are_in_force() {
     assert_tidy(settings(&tree()));
 }
@@ -630,6 +670,21 @@ fn the_rules_on_lists_wake() {
 
     let names = [String::from("httparse")];
     wakes(|s| dependencies_used(s, &names), "src/a.rs", "// httparse", "httparse::parse()");
+}
+
+#[test]
+fn the_rule_on_credentials_wakes() {
+    for (bad, good) in [
+        ("struct A {\n    pub key: String,\n}", "struct A {\n    pub key: Secret,\n}"),
+        ("struct A {\n    keys: Vec<String>,\n}", "struct A {\n    keys: Vec<Secret>,\n}"),
+        (
+            "struct A {\n    api_key: Option<Vec<u8>>,\n}",
+            "struct A {\n    key_id: Option<String>,\n}",
+        ),
+        ("struct A {\n    access_token: Arc<str>,\n}", "struct A {\n    tokens: u32,\n}"),
+    ] {
+        wakes(credentials, "src/config/x.rs", bad, good);
+    }
 }
 
 #[test]

@@ -55,7 +55,8 @@ fn named(message: &Message, bytes: &[u8], headers: &[(Vec<u8>, Option<Vec<u8>>)]
     assert_eq!(message.text.of(bytes), text(":error-message").unwrap_or_default());
 }
 
-fn build(headers: &[u8], payload: &[u8]) -> Vec<u8> {
+/// A message around these headers and this payload.
+pub(crate) fn build(headers: &[u8], payload: &[u8]) -> Vec<u8> {
     let total = (16 + headers.len() + payload.len()) as u32;
     let mut out = [total.to_be_bytes(), (headers.len() as u32).to_be_bytes()].concat();
     out.extend(sum(&out).to_be_bytes());

@@ -1,13 +1,21 @@
-//! What the fuzz targets check: each decoder against a naive one, and that the way in which bytes
-//! are cut never shows. The naive ones are written apart from those of the unit tests on purpose.
+//! What the fuzz targets check: each decoder against a naive one, whatever is translated against readers
+//! of its own, and that the way in which bytes are cut never shows. The naive ones are written apart from
+//! those of the unit tests on purpose.
 
 pub mod aws_event;
 pub mod body;
+pub mod config;
+mod dialect;
+pub mod exchange;
 pub mod head;
 pub mod json;
 #[path = "../../tests/http1/naive.rs"]
 pub mod naive;
+pub mod provider;
+pub mod request;
+pub mod response;
 pub mod sse;
+mod stage;
 
 /// Takes a byte off the input that says how the rest is cut, and gives the ends of the pieces:
 /// none, one cut somewhere, or pieces of a fixed or a growing size.

@@ -166,7 +166,7 @@ fn wait_until(most: Duration, holds: impl Fn() -> bool) {
 pub fn compile(config: &Config, previous: Option<&Snapshot>) -> Result<Snapshot, Vec<Problem>> {
     let mut problems = tokens::check(config).err().unwrap_or_default();
     let compiled = route::compile(config, previous.map(|old| &old.table));
-    let (server, keys) = (config.server.clone(), config.auth.clone());
+    let (server, keys) = (machine::fitted(&config.server, say::log), config.auth.clone());
     let made = compiled.and_then(|table| match previous {
         None => Snapshot::new(1, server, keys, table),
         Some(old) => old.next(server, keys, table),
@@ -189,14 +189,17 @@ const RESOLVER: &str = "resolver";
 const MEMORY: &str = "memory";
 const TOKENS: &str = "tokens";
 
+/// By name: what ends each, and its thread.
+type Threads = BTreeMap<&'static str, (Sender<()>, JoinHandle<()>)>;
+
 /// The threads that may block: the resolver, and that of tokens where there are any.
 #[derive(Default)]
 pub struct Aside {
-    threads: Mutex<BTreeMap<&'static str, (Sender<()>, JoinHandle<()>)>>,
+    threads: Mutex<Threads>,
 }
 
 impl Aside {
-    fn threads(&self) -> MutexGuard<'_, BTreeMap<&'static str, (Sender<()>, JoinHandle<()>)>> {
+    fn threads(&self) -> MutexGuard<'_, Threads> {
         self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

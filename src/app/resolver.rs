@@ -10,6 +10,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 use crate::net::core::Shared;
+use crate::net::names::is_off_limits;
 use crate::route::Table;
 
 /// How often a name that resolved is asked for again.
@@ -20,6 +21,8 @@ const RETRY: Duration = Duration::from_secs(1);
 struct Row {
     due: Instant,
     failures: u32,
+    /// It was told that some of its addresses are never dialled.
+    warned: bool,
 }
 
 /// Resolves what the snapshots name until `quit` is dropped. The first round is over when `ready` has
@@ -30,7 +33,7 @@ pub fn run(shared: &Arc<Shared>, quit: &Receiver<()>, ready: impl FnOnce(), say:
     loop {
         let now = Instant::now();
         for host in hosts(&shared.snapshot().table) {
-            rows.entry(host).or_insert(Row { due: now, failures: 0 });
+            rows.entry(host).or_insert(Row { due: now, failures: 0, warned: false });
         }
         for (host, row) in rows.iter_mut().filter(|(_, row)| row.due <= now) {
             resolve(shared, host, row, say);
@@ -48,7 +51,7 @@ pub fn run(shared: &Arc<Shared>, quit: &Receiver<()>, ready: impl FnOnce(), say:
 /// Resolves what a table names and nobody has asked for yet, before requests do.
 pub fn prime(shared: &Shared, table: &Table, say: fn(&str)) {
     for host in hosts(table).into_iter().filter(|host| !shared.names.knows(host)) {
-        resolve(shared, &host, &mut Row { due: Instant::now(), failures: 0 }, say);
+        resolve(shared, &host, &mut Row { due: Instant::now(), failures: 0, warned: false }, say);
     }
 }
 
@@ -70,7 +73,14 @@ fn resolve(shared: &Shared, host: &Arc<str>, row: &mut Row, say: fn(&str)) {
                 say(&format!("{host} resolves again"));
             }
             shared.names.publish(host, &ips);
-            *row = Row { due: Instant::now() + REFRESH, failures: 0 };
+            let off_limits = ips.iter().find(|ip| is_off_limits(**ip));
+            if let Some(ip) = off_limits.filter(|_| !row.warned) {
+                say(&format!(
+                    "{host} leads to {ip}, which is not dialled unless the config names it itself"
+                ));
+            }
+            let warned = off_limits.is_some();
+            *row = Row { due: Instant::now() + REFRESH, failures: 0, warned };
             return;
         }
         Ok(_) => String::from("it has no address"),

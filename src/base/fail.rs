@@ -34,6 +34,8 @@ macro_rules! faults {
 faults! {
     /// The provider's name has no address.
     Dns = "dns", "the provider's host name did not resolve";
+    /// The provider's name leads to an address that only the config itself may name.
+    Address = "address", "the provider's host name leads to an address that is never dialled";
     /// The kernel refused the connection.
     Refused = "refused", "the connection was refused";
     /// Another connect error: unreachable, no route.

@@ -8,6 +8,8 @@ const MIB: usize = 1024 * KIB;
 pub const PLAN_ATTEMPTS_MAX: usize = 8;
 /// Names in a request's `models`, `provider.order`, `only` and `ignore`: as many as could matter.
 pub const REQUEST_NAMES_MAX: usize = 32;
+/// Bytes of each of these names, the model's too: it stands in a head, in every event and in the log.
+pub const REQUEST_NAME_BYTES_MAX: usize = 512;
 
 /// Header fields in one head: browsers and SDKs send under 40.
 pub const HEAD_FIELDS_MAX: usize = 96;
@@ -39,6 +41,8 @@ pub const JSON_DEPTH_MAX: usize = 128;
 /// A thought that is kept until its signature comes: real ones have up to some 30 KB, and a longer one is
 /// only not given back signed.
 pub const THOUGHT_BYTES_MAX: usize = 64 * KIB;
+/// An answer's id that is taken over: it is written into every event, and real ones have under 100.
+pub const ANSWER_ID_BYTES_MAX: usize = 256;
 /// Choices of one answer that are followed (`n`): OpenAI's own limit.
 pub const CHOICES_MAX: usize = 128;
 

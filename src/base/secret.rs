@@ -1,5 +1,6 @@
 //! Credentials. A `Secret` can be compared and written into an upstream head, and nothing else: it has
-//! no `Display`, its `Debug` prints no byte of it, and its bytes are overwritten on drop.
+//! no `Display`, its `Debug` prints no byte of it, and its bytes are overwritten on drop, also those that
+//! its memory held before it was cut to its length.
 
 use std::fmt;
 
@@ -26,10 +27,17 @@ impl Secret {
 
 impl Drop for Secret {
     fn drop(&mut self) {
-        self.0.fill(0);
-        // Keeps the overwrite from being removed as a dead store.
-        std::hint::black_box(&self.0);
+        wipe(&mut self.0);
     }
+}
+
+/// Overwrites all that a vector holds, up to its capacity.
+fn wipe(bytes: &mut Vec<u8>) {
+    bytes.clear();
+    // Stays within the capacity, so nothing moves.
+    bytes.resize(bytes.capacity(), 0);
+    // Keeps the overwrite from being removed as a dead store.
+    std::hint::black_box(bytes);
 }
 
 impl fmt::Debug for Secret {
@@ -53,10 +61,48 @@ pub struct AwsKeys {
 
 #[cfg(test)]
 mod tests {
+    use std::marker::PhantomData;
+
     use super::*;
 
     #[test]
     fn debug_shows_no_byte() {
         assert_eq!(format!("{:?}", Secret::new("sk-very-secret")), "Secret(..)");
+        assert_eq!(format!("{:#?}", [Secret::new("sk")]), "[\n    Secret(..),\n]");
+        let keys = AwsKeys {
+            access_key: Secret::new("sk-a"),
+            secret_key: Secret::new("sk-b"),
+            session_token: Some(Secret::new("sk-c")),
+            region: String::from("us-east-1"),
+        };
+        let shown = format!("{keys:?}");
+        assert!(shown.contains("us-east-1") && !shown.contains("sk-"), "{shown}");
+    }
+
+    /// Whether a type has `Display`: the inherent constant, where there is one, hides the trait's.
+    struct Probe<T>(PhantomData<T>);
+    trait Otherwise {
+        const DISPLAYS: bool = false;
+    }
+    impl<T> Otherwise for Probe<T> {}
+    impl<T: fmt::Display> Probe<T> {
+        const DISPLAYS: bool = true;
+    }
+
+    #[test]
+    fn there_is_no_way_to_print_it() {
+        const { assert!(Probe::<String>::DISPLAYS) };
+        const { assert!(!Probe::<Secret>::DISPLAYS) };
+        const { assert!(!Probe::<AwsKeys>::DISPLAYS) };
+    }
+
+    #[test]
+    fn wiping_reaches_the_capacity() {
+        let mut bytes = b"sk-very-secret, and what was cut off".to_vec();
+        bytes.truncate(14);
+        let (place, capacity) = (bytes.as_ptr(), bytes.capacity());
+        wipe(&mut bytes);
+        assert_eq!((bytes.as_ptr(), bytes.len()), (place, capacity));
+        assert!(bytes.iter().all(|byte| *byte == 0));
     }
 }

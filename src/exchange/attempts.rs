@@ -308,7 +308,7 @@ impl Exchange {
         self.outputs.push_back(Output::Hangup { lane: id });
         self.close_record(&lane, Some(failure), cx);
         self.settle_health(&mut lane, Some(failure), cx);
-        let said = lane.stream.said();
+        let said = self.said_by(&mut lane, cx);
         let verdict = verdict::after(failure.fault, self.plan.rules.on_content_policy);
         self.keep_failure(failure, said);
         if verdict == Verdict::Answer

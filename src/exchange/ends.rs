@@ -8,8 +8,9 @@ use crate::base::tick::Tick;
 use crate::exchange::answer::{self, Answer, Cooling, Framing};
 use crate::exchange::attempts::attempt_name;
 use crate::exchange::ledger::Ending;
-use crate::exchange::phase::{Lane, LaneId, Phase};
+use crate::exchange::phase::{Lane, LaneId, Phase, Reading, Stage};
 use crate::exchange::{Cx, Down, Exchange, Output};
+use crate::llm::provider::Said;
 use crate::route::health::Standing;
 use crate::wire::http1::emit;
 
@@ -51,7 +52,7 @@ impl Exchange {
         if !failure.fault.is_ours() {
             self.settle_health(&mut lane, Some(failure), cx);
         }
-        let said = lane.stream.said();
+        let said = self.said_by(&mut lane, cx);
         if let Some(ledger) = &mut self.ledger {
             ledger.ending = Ending::Cut(failure.fault);
         }
@@ -60,6 +61,10 @@ impl Exchange {
         if lane.is_event_stream() {
             let id = self.ledger.as_ref().map_or("", |ledger| &ledger.id);
             let (told, out) = (&mut lane.told, &mut self.down.filling);
+            if matches!(lane.stage, Stage::Body(Reading::Raw)) {
+                // What is passed on unread may have been torn inside of an event.
+                out.extend(b"\n\n");
+            }
             answer::write_cut(failure, said.as_ref(), (&name, id), told, out);
             self.down.ended = true;
         } else {
@@ -82,6 +87,24 @@ impl Exchange {
             let cost = price.charge(fresh, usage.cached, usage.cache_write, usage.completion);
             ledger.cost_nanos = Some(cost);
         }
+    }
+
+    /// What a lane's provider said of its failure, without the credentials that it was sent.
+    pub(super) fn said_by(&self, lane: &mut Lane, cx: &Cx<'_>) -> Option<Said> {
+        let mut said = lane.stream.said()?;
+        let attempt = self.plan.attempts.get(usize::from(lane.attempt))?;
+        let target = &cx.table.targets[attempt.target];
+        let provider = &cx.table.providers[target.provider];
+        let lease = provider.token.as_ref().and_then(|token| token.current(cx.now));
+        let aws = provider.aws.as_deref();
+        let of_aws = aws.map(|keys| {
+            [Some(&keys.access_key), Some(&keys.secret_key), keys.session_token.as_ref()]
+        });
+        let token = lease.as_ref().map(|lease| &lease.token);
+        for secret in of_aws.into_iter().flatten().chain([target.key.as_ref(), token]).flatten() {
+            said.conceal(secret);
+        }
+        Some(said)
     }
 
     pub(super) fn attempt_name(&self, index: u8, cx: &Cx<'_>) -> Arc<str> {

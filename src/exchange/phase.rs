@@ -16,6 +16,7 @@ use crate::base::fail::Failure;
 use crate::base::limits;
 use crate::base::tick::Tick;
 use crate::exchange::ledger::CommittedBy;
+use crate::exchange::relay;
 use crate::llm::providers::Stream;
 use crate::llm::sink::Told;
 use crate::route::health::Pass;
@@ -243,7 +244,7 @@ impl Lane {
     pub(super) fn is_event_stream(&self) -> bool {
         match self.stage {
             Stage::Body(Reading::Events) => true,
-            Stage::Body(Reading::Raw) => self.content_type.starts_with(b"text/event-stream"),
+            Stage::Body(Reading::Raw) => relay::is_event_stream(&self.content_type),
             Stage::Body(_) | Stage::Dialing | Stage::Head => false,
         }
     }

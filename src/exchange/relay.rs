@@ -485,7 +485,8 @@ fn sink<'a>(
     Sink { out, shown: reads.shown, events, id: reads.id, seconds: reads.wall.0 / 1000, told }
 }
 
-fn is_event_stream(kind: &[u8]) -> bool {
+/// Whether a content type is that of server-sent events; names of types have no case.
+pub(super) fn is_event_stream(kind: &[u8]) -> bool {
     kind.get(..EVENT_STREAM.len()).is_some_and(|start| start.eq_ignore_ascii_case(EVENT_STREAM))
 }
 

@@ -983,3 +983,16 @@ fn a_token_that_was_not_accepted_is_refused() {
         assert_eq!(token.is_refused(), refused);
     }
 }
+
+#[test]
+fn a_stream_that_is_passed_unread_ends_its_torn_event_before_the_error() {
+    let head = "HTTP/1.1 200 OK\r\ncontent-type: Text/Event-Stream\r\n\r\n";
+    let mut world = World::new("", vec![reset(&format!("{head}data: whole\n\ndata: to"))]);
+    let mut job = job(&world.table, true, world.now);
+    job.ask.surface = Surface::Other;
+    let report = world.run_job(job);
+    assert_eq!(report.ledger.ending, Ending::Cut(Fault::Reset));
+    let text = report.text();
+    assert!(text.starts_with("data: whole\n\ndata: to\n\ndata: {\"error\":{"), "{text}");
+    assert!(text.ends_with("}}\n\n"), "{text}");
+}

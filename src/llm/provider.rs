@@ -69,6 +69,25 @@ pub struct Said {
     pub param: Option<String>,
 }
 
+impl Said {
+    /// Takes a credential out of what was said: some providers quote what they refuse. One of a few bytes
+    /// is no credential, and its letters may stand anywhere.
+    pub fn conceal(&mut self, secret: &Secret) {
+        let Ok(secret) = std::str::from_utf8(secret.expose()) else { return };
+        if secret.len() < CONCEALED_MIN {
+            return;
+        }
+        if self.message.contains(secret) {
+            self.message = self.message.replace(secret, "(the credential)");
+        }
+        for part in [&mut self.code, &mut self.kind, &mut self.param] {
+            part.take_if(|text| text.contains(secret));
+        }
+    }
+}
+
+const CONCEALED_MIN: usize = 8;
+
 /// What the gateway calls itself upstream.
 pub const USER_AGENT: &str = concat!("firstbyte/", env!("CARGO_PKG_VERSION"));
 
@@ -240,4 +259,29 @@ pub trait Provider: Default {
     /// # Errors
     /// `ErrorEvent`.
     fn stray(&mut self, line: &[u8], sink: &mut Sink<'_>) -> Result<Mark, Fault>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_credential_is_taken_out_of_what_was_said() {
+        let said = |text: &str| Said {
+            message: format!("no {text}, and {text} again"),
+            code: Some(text.to_owned()),
+            kind: Some(String::from("kind")),
+            param: Some(format!("x{text}")),
+        };
+        let mut quoted = said("sk-0123456789");
+        quoted.conceal(&Secret::new("sk-0123456789"));
+        assert_eq!(quoted.message, "no (the credential), and (the credential) again");
+        assert_eq!((quoted.code, quoted.param), (None, None));
+        assert_eq!(quoted.kind.as_deref(), Some("kind"));
+        for other in ["sk-another-key", "", "a", "no"] {
+            let mut kept = said("sk-0123456789");
+            kept.conceal(&Secret::new(other));
+            assert_eq!(kept, said("sk-0123456789"), "{other}");
+        }
+    }
 }

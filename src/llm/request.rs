@@ -8,7 +8,8 @@
 //!                     ~~~~~~~~~~~~~ cut
 //! ```
 //!
-//! The model that routing sees is the model that goes upstream: a body that names it twice is refused.
+//! The model that routing sees is the model that goes upstream: a body that names it twice is refused,
+//! also where the second name differs in the case of its letters.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -276,7 +277,10 @@ impl Ask {
         let mut seen: SmallVec<[&str; 8]> = SmallVec::new();
         for (index, member) in members.iter().enumerate() {
             let name = member.name(body);
-            let Some(known) = KNOWN.iter().find(|known| known.name == name) else { continue };
+            let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
+                refuse_other_model(&name)?;
+                continue;
+            };
             if seen.contains(&known.name) {
                 let message = format!("the request names \"{name}\" more than once");
                 return Err(AskFault::new("duplicate_parameter", Some(known.name), message));
@@ -370,6 +374,17 @@ impl Ask {
     pub fn write_edited(&self, body: &[u8], model: &str, out: &mut Buf) {
         write_edited(&self.edits, body, model, out);
     }
+}
+
+/// Some providers don't care for the case of letters, or stop reading a name at a NUL: to them such a
+/// member would name the model again, behind the back of routing.
+fn refuse_other_model(name: &str) -> Result<(), AskFault> {
+    let start = name.split('\0').next().unwrap_or_default();
+    if !start.eq_ignore_ascii_case("model") {
+        return Ok(());
+    }
+    let message = "the model is named in \"model\", and in no other spelling of it";
+    Err(AskFault::new("unsupported_parameter", Some("model"), message))
 }
 
 /// How many bytes `text` takes as a JSON string.
@@ -479,6 +494,11 @@ fn text(body: &[u8], value: Value, param: &str) -> Result<String, AskFault> {
         return Err(wrong_type(param, "a string"));
     }
     let text = json::text(body, value).map(Cow::into_owned).unwrap_or_default();
+    if text.len() > limits::REQUEST_NAME_BYTES_MAX {
+        let most = limits::REQUEST_NAME_BYTES_MAX;
+        let message = format!("\"{param}\" has a name of more than {most} bytes");
+        return Err(AskFault::new("invalid_value", Some(param), message));
+    }
     // It will stand in header fields and logs.
     if text.is_empty() || text.chars().any(char::is_control) {
         return Err(wrong_type(param, "a string that is not empty and has no control characters"));
@@ -560,3 +580,6 @@ impl Extent for Member {
         self.value.span.end()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -219,14 +219,17 @@ pub struct Sink<'a> {
 }
 
 impl Sink<'_> {
-    /// The answer has begun. The first id and time stand.
+    /// The answer has begun. The first id and time stand. An id that is too long to be written into every
+    /// event is none.
     pub fn start(&mut self, id: Option<Piece<'_>>, created: Option<u64>) {
         if let Some(id) = id.filter(|id| !id.is_empty())
             && self.told.id.is_empty()
         {
             let mut raw = Buf::new();
             id.write(&mut raw);
-            self.told.id.extend_from_slice(raw.as_slice());
+            if raw.len() <= limits::ANSWER_ID_BYTES_MAX {
+                self.told.id.extend_from_slice(raw.as_slice());
+            }
         }
         if let Some(created) = created.filter(|created| *created > 0)
             && self.told.created == 0

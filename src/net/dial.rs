@@ -1,6 +1,9 @@
 //! From an endpoint to a usable connection: addresses in turn, TCP, TLS handshake. The deadline is the
 //! exchange's: a dial that takes too long is dropped, and its socket with it.
 //!
+//! A name that leads to an address of the host's own surroundings, as the one that tells a cloud's
+//! credentials, is not followed there: such an address has to be written in the config.
+//!
 //! Dropping a handshake drops a read that is under way. That loses bytes of a connection that is being
 //! given up, which is what is wanted here and nowhere else.
 
@@ -39,8 +42,8 @@ pub async fn dial<R: Rt>(
     give_up: Tick,
 ) -> Result<Conn<R>, Fault> {
     let row = &snapshot.table.endpoints[endpoint];
-    let addresses = shared.names.find(&row.host, row.port);
-    let mut fault = Fault::Dns;
+    let (addresses, left_out) = shared.names.dialable(&row.host, row.port);
+    let mut fault = if left_out { Fault::Address } else { Fault::Dns };
     for (index, address) in addresses.iter().enumerate() {
         let left = (addresses.len() - index) as u64;
         let share = give_up.since(rt.now()) / left;

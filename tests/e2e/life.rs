@@ -9,7 +9,7 @@ use firstbyte::exchange::ledger::Ending;
 use firstbyte::net::beacon::Level;
 use firstbyte::net::core::End;
 
-use crate::client::{Client, ask, chat};
+use crate::client::{Client, ask, chat, post};
 use crate::fallback::{event, expected, good};
 use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, read};
 
@@ -222,6 +222,34 @@ fn a_panic_costs_the_core_its_connections_and_nothing_else() {
         assert_eq!(gateway.join(), End::Panicked, "{driver:?}");
         assert_eq!(gateway.notes.open.load(Ordering::SeqCst), 0, "{driver:?}");
     });
+}
+
+#[test]
+fn a_panic_tells_no_secret() {
+    let heard = Arc::new(Mutex::new(String::new()));
+    let (listens, usual) = (heard.clone(), std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |panic| {
+        listens.lock().unwrap().push_str(&panic.to_string());
+        usual(panic);
+    }));
+    on_both(|driver| {
+        let provider = Provider::saying(good("canary-answer"));
+        let config = String::from("[auth]\nkeys = [{ name = \"app\", key = \"env:KEY\" }]\n")
+            + &providers("", &[provider.addr]);
+        let mut gateway = Gateway::start(driver, &config);
+        gateway.notes.panic_at_end.store(true, Ordering::SeqCst);
+        let mut client = Client::connect(gateway.addr);
+        let body = "{\"model\":\"m\",\"stream\":true,\"messages\":[{\"role\":\"user\",\"content\":\"canary\"}]}";
+        let key = "authorization: Bearer secret-key\r\n";
+        client.send(post("/v1/chat/completions", key, body));
+        assert_eq!(gateway.join(), End::Panicked, "{driver:?}");
+    });
+    let heard = heard.lock().unwrap();
+    assert!(heard.contains("a panic on purpose: Ledger"), "{heard}");
+    assert!(heard.contains("ending: Good"), "{heard}");
+    for canary in ["secret-key", "canary"] {
+        assert!(!heard.contains(canary), "{canary}: {heard}");
+    }
 }
 
 #[test]

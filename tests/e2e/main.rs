@@ -15,6 +15,7 @@
 )]
 
 mod bedrock;
+mod bounds;
 mod client;
 mod fallback;
 mod http;

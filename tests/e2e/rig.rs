@@ -49,6 +49,8 @@ pub struct Notes {
     pub pooled: AtomicUsize,
     /// The next request panics its task.
     pub panic_next: AtomicBool,
+    /// The next end of an exchange panics, and says all that is known of it.
+    pub panic_at_end: AtomicBool,
     /// Each request blocks its core for a moment.
     pub stall: AtomicBool,
     /// Connections and requests that were refused, by reason.
@@ -82,6 +84,9 @@ impl Watch for Notes {
         }
     }
     fn ended(&self, _core: CoreId, ledger: Ledger) {
+        if self.panic_at_end.swap(false, Ordering::SeqCst) {
+            panic!("a panic on purpose: {ledger:?}");
+        }
         self.ledgers.lock().unwrap().push(ledger);
     }
     fn dialed(&self, _core: CoreId, fresh: bool) {
@@ -120,6 +125,10 @@ impl Gateway {
         // Nobody listens at the first two.
         let several = [[127, 0, 0, 9].into(), [127, 0, 0, 8].into(), [127, 0, 0, 1].into()];
         names.publish(&Arc::from("several.test"), &several);
+        // Where clouds tell a host its credentials.
+        let metadata = [169, 254, 169, 254].into();
+        names.publish(&Arc::from("metadata.test"), &[metadata]);
+        names.publish(&Arc::from("mixed.test"), &[metadata, [127, 0, 0, 1].into()]);
         let shared = Arc::new(Shared::new(snapshot, names, notes.clone()));
         let tokens = takes_tokens.then(|| fetch_tokens(shared.clone()));
         let on_core = shared.clone();

@@ -1,12 +1,13 @@
 //! One POST and its answer, over sockets that block, on a thread that may.
 
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs as _};
 use std::time::{Duration, Instant};
 
 use crate::base::buf::Buf;
 use crate::base::secret::Secret;
 use crate::config::BaseUrl;
+use crate::net::names::is_off_limits;
 use crate::net::tls::{Profile, Session};
 use crate::wire::http1::body::Body;
 use crate::wire::http1::{emit, head};
@@ -71,7 +72,10 @@ fn path_end(url: &BaseUrl) -> &'static [u8] {
 }
 
 fn connect(url: &BaseUrl, until: Instant) -> io::Result<TcpStream> {
-    let addresses: Vec<SocketAddr> = (url.host.as_str(), url.port).to_socket_addrs()?.collect();
+    let mut addresses: Vec<SocketAddr> = (url.host.as_str(), url.port).to_socket_addrs()?.collect();
+    if url.host.parse::<IpAddr>().is_err() {
+        addresses.retain(|address| !is_off_limits(address.ip()));
+    }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     for address in addresses {
         match TcpStream::connect_timeout(&address, left(until)?) {

@@ -173,7 +173,10 @@ impl Answer {
             }
             b"message_stop" => {
                 self.ended = self.started;
-                messages::pass(bytes, kind, None, sink);
+                // An end of nothing is none, and must not look like one.
+                if self.ended {
+                    messages::pass(bytes, kind, None, sink);
+                }
                 return Ok(Mark::End);
             }
             b"vertex_event" => return Ok(Mark::Idle),

@@ -563,6 +563,14 @@ fn passed(payloads: &[Json]) -> (String, Vec<Mark>, Result<(), Fault>, Answer) {
 }
 
 #[test]
+fn an_end_without_a_beginning_is_not_passed() {
+    let start = json!({ "type": "content_block_start", "index": 0, "content_block": { "type": "text", "text": "a" } });
+    let (out, marks, end, _) = passed(&[start, json!({ "type": "message_stop" })]);
+    assert_eq!((marks.last(), end), (Some(&Mark::End), Err(Fault::Truncated)));
+    assert!(out.contains("content_block_start") && !out.contains("message_stop"), "{out}");
+}
+
+#[test]
 fn events_pass_to_a_client_of_the_same_dialect() {
     let head = |id: &str| {
         json!({ "type": "message_start", "message": { "id": id, "model": "claude",

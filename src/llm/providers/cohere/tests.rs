@@ -76,6 +76,14 @@ fn text(text: &str) -> Tree {
 }
 
 #[test]
+fn an_id_that_is_too_long_for_every_event_is_left_out() {
+    let start = json!({ "type": "message-start", "id": "i".repeat(4096), "delta": {} });
+    let text = message("content-delta", 0, json!({ "content": { "text": "Hi" } }));
+    let played = play(&[start, text.clone(), text]);
+    assert!(played.out.contains("Hi") && played.out.len() < 1024, "{} bytes", played.out.len());
+}
+
+#[test]
 fn thoughts_and_text_keep_their_places_and_counts_are_the_tokens() {
     let thinking = json!({ "content": { "type": "thinking", "thinking": "" } });
     let thought = json!({ "content": { "thinking": "hm" } });
