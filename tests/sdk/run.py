@@ -18,6 +18,7 @@ import tempfile
 import time
 
 import claude
+import kinds
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 30.0
@@ -117,18 +118,7 @@ def toml(value):
 
 def config(driver, providers, ledger, keyed, through=None):
     """The gateway's config; before the gateway at `through`, if that is given."""
-    lines = [
-        "[server]",
-        'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
-        f"cores = 1\ndriver = {toml(driver)}",
-        "[defaults]",
-        'connect_timeout = "10s"\nbreaker = "off"',
-        'retry_budget = { ratio = 1.0, floor = 1000, window = "10s" }',
-        "[log]",
-        f"ledger = {toml(f'file:{ledger}')}",
-    ]
-    if keyed:
-        lines += ["[auth]", 'keys = [{ name = "sdk", key = "env:FIRSTBYTE_SDK_KEY" }]']
+    lines = head(driver, ledger, keyed)
     for name, url in providers.items():
         kind = "anthropic" if name == "claude" else "openai"
         lines += [f"[providers.{name}]", f"kind = {toml(kind)}", f"base_url = {toml(url)}"]
@@ -141,6 +131,23 @@ def config(driver, providers, ledger, keyed, through=None):
             targets = [f"through/{name}"]
         lines += [f"[models.{toml(name)}]", f"targets = {toml(targets)}"]
     return "\n".join(lines) + "\n"
+
+
+def head(driver, ledger, keyed):
+    """What every config begins with."""
+    lines = [
+        "[server]",
+        'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
+        f"cores = 1\ndriver = {toml(driver)}",
+        "[defaults]",
+        'connect_timeout = "10s"\nbreaker = "off"',
+        'retry_budget = { ratio = 1.0, floor = 1000, window = "10s" }',
+        "[log]",
+        f"ledger = {toml(f'file:{ledger}')}",
+    ]
+    if keyed:
+        lines += ["[auth]", 'keys = [{ name = "sdk", key = "env:FIRSTBYTE_SDK_KEY" }]']
+    return lines
 
 
 class Processes:
@@ -172,6 +179,25 @@ class Processes:
                 process.kill()
                 process.wait()
         self.running.clear()
+
+
+def every_kind(args, driver, processes, sandbox, folder):
+    """Starts a gateway with a provider of every kind; what the suites must know of it."""
+    places = kinds.places(args.bin, folder)
+    origins = [url.removesuffix("/v1") for url in sandbox]
+    path = folder / "every.toml"
+    lines = head(driver, folder / "every.jsonl", True)
+    path.write_text("\n".join([*lines, *kinds.sections(places, origins, folder)]) + "\n")
+    env = {"FIRSTBYTE_SDK_KEY": KEY, "FIRSTBYTE_SDK_CLOUD": "of-a-vendor"}
+    gateway = processes.start("every", [args.bin, "serve", "-c", str(path)], env)
+    found = wait_for(r"listening on (http://\S+/v1)\n", "every", processes, gateway)
+    if found is None:
+        raise SystemExit(f"the gateway ended:\n{processes.log('every')}")
+    return {
+        "SDK_EVERY": found[0],
+        "SDK_KINDS": json.dumps(kinds.told(places)),
+        "SDK_DRIVER": driver,
+    }
 
 
 def wait_for(pattern, name, processes, process):
@@ -230,8 +256,9 @@ def run_driver(args, driver, folder):
         found = wait_for(both, "sandbox", processes, sandbox)
         if found is None:
             raise SystemExit(f"the sandbox ended:\n{processes.log('sandbox')}")
+        first, second = found[0]
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        providers = {"a": found[0][0], "b": found[0][1], "closed": dead, "claude": claude_url}
+        providers = {"a": first, "b": second, "closed": dead, "claude": claude_url}
         urls = {}
         for name in ("open", "keyed", "through"):
             path = folder / f"{name}.toml"
@@ -256,6 +283,7 @@ def run_driver(args, driver, folder):
             "SDK_FALLBACKS": json.dumps([*FALLBACKS, "fall-refused"]),
             "SDK_CUTS": json.dumps({name: code for name, (_, code) in CUTS.items()}),
             "SDK_NODE": args.node,
+            **every_kind(args, driver, processes, (first, second), folder),
         }
         suites = [
             ("python", [args.python, str(HERE / "suite.py")]),
@@ -266,10 +294,12 @@ def run_driver(args, driver, folder):
                 "node, anthropic",
                 ["node", "--test", "--test-reporter=tap", str(HERE / "anthropic_suite.mjs")],
             ),
+            ("python, every kind", [args.python, str(HERE / "kinds_suite.py")]),
         ]
+        suites = [suite for suite in suites if not args.only or suite[0] in args.only]
         counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
         if any(failed for _, failed in counts):
-            for name in ("open", "keyed", "through", "sandbox"):
+            for name in ("open", "keyed", "through", "every", "sandbox"):
                 print(f"---- {name} ----\n{processes.log(name)[-4000:]}")
         return tuple(map(sum, zip(*counts)))
     finally:
@@ -295,6 +325,7 @@ def main():
     parser.add_argument("--python", required=True, help="a python with openai and anthropic")
     parser.add_argument("--node", required=True, help="a folder with the packages of node")
     parser.add_argument("--driver", action="append", choices=["io_uring", "epoll"])
+    parser.add_argument("--only", action="append", metavar="SUITE", help="a suite, by its name")
     args = parser.parse_args()
     # The suites run elsewhere. Not resolved: a venv's python is a link that knows where it lies.
     args.bin, args.python, args.node = map(os.path.abspath, (args.bin, args.python, args.node))
