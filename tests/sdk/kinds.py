@@ -15,23 +15,24 @@ AWS = 'region = "here-1"\naccess_key = "env:FIRSTBYTE_SDK_CLOUD"\nsecret_key = "
 ACCOUNT = 'location = "here"\nservice_account = "file:{account}"'
 
 # A name, the kind, the base URL's path, more lines of its section, what stands before a script in the
-# model's name, and what the models of this place can: "signs" thoughts that come back to it, "signs calls".
+# model's name, and whether it "signs" its thoughts and checks what comes back.
 PLACES = [
     ("openai", "openai", "/v1", KEY, "", ""),
     ("azure", "azure", "/openai/v1", KEY, "", ""),
     ("azure-dated", "azure", "", KEY + '\napi_version = "2024-10-21"', "", ""),
     ("anthropic", "anthropic", "/v1", KEY, "", "signs"),
-    ("gemini", "gemini", "/v1beta", KEY, "", ""),
-    ("vertex", "vertex", "/v1", ACCOUNT, "", ""),
+    ("gemini", "gemini", "/v1beta", KEY, "", "signs"),
+    ("vertex", "vertex", "/v1", ACCOUNT, "", "signs"),
     ("vertex-claude", "vertex", "/v1", ACCOUNT, "claude-x~", "signs"),
     ("cohere", "cohere", "/v2", KEY, "", ""),
     ("ollama", "ollama", "/api", "", "", ""),
     ("mistral", "mistral", "/mistral/v1", KEY, "", ""),
     ("responses", "openai-responses", "/v1", KEY, "", "signs"),
-    ("bedrock", "bedrock", "", AWS, "", "signs"),
+    ("bedrock", "bedrock", "", AWS, "", ""),
+    ("bedrock-claude", "bedrock", "", AWS, "anthropic.claude-x~", "signs"),
     ("invoke", "bedrock-invoke", "", KEY, "claude-x~", "signs"),
 ]
-# Kinds that the sandbox answers as OpenAI, and what they refuse.
+# Kinds whose vendors take no tools.
 NO_TOOLS = {"perplexity"}
 
 # What each place's models do: the script, more of the target, and whether another place stands behind it.
