@@ -296,6 +296,10 @@ def run_driver(args, driver, folder):
                 ["node", "--test", "--test-reporter=tap", str(HERE / "anthropic_suite.mjs")],
             ),
             ("python, every kind", [args.python, str(HERE / "kinds_suite.py")]),
+            (
+                "node, every kind",
+                ["node", "--test", "--test-reporter=tap", str(HERE / "kinds_suite.mjs")],
+            ),
         ]
         suites = [suite for suite in suites if not args.only or suite[0] in args.only]
         counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
