@@ -176,6 +176,18 @@ def chat_thinks(kind):
 
 
 @case()
+def chat_thoughts_and_back(kind):
+    answer = chat(f"{kind['name']}.think").choices[0].message.to_dict()
+    turns = [*ASK, answer, *ASK]
+    equal(chat(f"{kind['name']}.words", turns).choices[0].message.content, TEXT)
+    if kind["signs"]:
+        [*_, thought] = answer["thinking_blocks"]
+        assert thought["signature"], thought
+        thought["thinking"] = "Never thought."
+        raises(openai.BadRequestError, lambda: chat(f"{kind['name']}.words", turns))
+
+
+@case()
 def chat_stream_helper(kind):
     with GATE.openai.chat.completions.stream(model=f"{kind['name']}.words", messages=ASK) as stream:
         seen = "".join(event.delta for event in stream if event.type == "content.delta")
