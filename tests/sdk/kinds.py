@@ -43,6 +43,7 @@ MODELS = {
     "tool": ("tools=1,reasoning=2", {}, False),
     "two": ("tools=2", {}, False),
     "long": ("tokens=2,finish=length", {}, False),
+    "json": ("json", {}, False),
     "fall-503": ("503", {}, True),
     "fall-event": ("error_at=2", {}, True),
     "fall-hang": ("hang", SILENT, True),
