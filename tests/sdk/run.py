@@ -1,11 +1,13 @@
 """Runs the SDK suites against a gateway on each driver, before sandbox providers and one of claude.py.
 
-Starts `firstbyte sandbox` and three gateways (one open, one with a key, one before the open one) on
-free loopback ports, runs the suites as their own processes, and ends what it started by its process
-id. The last line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
+Starts `firstbyte sandbox` and four gateways (one open, one with a key, one before the open one, one with
+a provider of every kind) on free loopback ports, runs the suites as their own processes, and ends what
+it started by its process id. The last line is "N passed, N failed", with ", N skipped" where this
+machine refuses a driver. What is recorded is read once, by no gateway.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -302,7 +304,12 @@ def run_driver(args, driver, folder):
             ),
         ]
         suites = [suite for suite in suites if not args.only or suite[0] in args.only]
-        counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
+        run = lambda suite: run_suite(f"{driver}, {suite[0]}", suite[1], env)
+        # Those of every kind have a gateway of their own, and can go side by side.
+        alone = [suite for suite in suites if "every kind" not in suite[0]]
+        counts = [run(suite) for suite in alone]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            counts += pool.map(run, [suite for suite in suites if suite not in alone])
         if any(failed for _, failed in counts):
             for name in ("open", "keyed", "through", "every", "sandbox"):
                 print(f"---- {name} ----\n{processes.log(name)[-4000:]}")
