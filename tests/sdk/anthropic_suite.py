@@ -5,13 +5,10 @@ gateway, sandbox providers that speak OpenAI's chat, and one that speaks Message
 import asyncio
 import json
 import os
-import pathlib
-import subprocess
 import sys
 import unittest
 
 import anthropic
-import httpx2
 from anthropic import Anthropic, AsyncAnthropic
 
 import claude
@@ -19,8 +16,6 @@ import claude
 OPEN = os.environ["SDK_OPEN"].removesuffix("/v1")
 KEYED = os.environ["SDK_KEYED"].removesuffix("/v1")
 KEY = os.environ["SDK_KEY"]
-BIN = os.environ["SDK_BIN"]
-HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 20.0
 
 ASK = [{"role": "user", "content": "Say something."}]
@@ -36,8 +31,6 @@ TOOL = {
         "required": ["city"],
     },
 }
-# A plain stop.
-ENDS = ["end_turn", "stop_sequence", "pause_turn"]
 # Who answers: a provider of another format, or one of the same.
 BOTH = ["words", "claude-text"]
 
@@ -254,75 +247,6 @@ class Errors(unittest.TestCase):
     def test_rate_limits(self):
         error = self.check(anthropic.RateLimitError, 429, "rate_limit_error", **ask("limited-anthropic"))
         self.assertGreaterEqual(int(error.response.headers["retry-after"]), 1)
-
-
-class Recorded(unittest.TestCase):
-    """What `translate` makes of recorded answers, as the package reads it, where there are recordings."""
-
-    def test_every_stream_and_answer(self):
-        folder = HERE.parents[2] / "shared" / "fixtures"
-        if not (folder / "EXPECT.jsonl").exists():
-            self.skipTest("there are no recordings")
-        expected = {row["file"]: row for row in lines(folder / "EXPECT.jsonl")}
-        # Read differently on purpose.
-        different = (HERE.parents[1] / "docs" / "fixtures.md").read_text()
-        read = 0
-        for row in lines(folder / "INDEX.jsonl"):
-            body, expect = body_of(folder, row), expected.get(row["file"])
-            if body is None or expect is None or row["status"] != 200 or not expect["terminal"]:
-                continue
-            if f"`{row['file']}`" in different:
-                continue
-            command = [BIN, "translate", "--from", row["provider"], "--api", row["api"], "--to", "messages"]
-            command += [] if row["stream"] else ["--no-stream"]
-            done = subprocess.run(command, input=body, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-            # Another API than a conversation's.
-            if done.returncode != 0:
-                continue
-            with self.subTest(row["file"]):
-                message = as_read(done.stdout, row["stream"])
-                said = "".join(block.text for block in message.content if block.type == "text")
-                self.assertEqual(said, (expect["text"] or "") + (expect["refusal"] or ""))
-                calls = [block for block in message.content if block.type == "tool_use"]
-                calls = [{"name": call.name, "arguments": call.input} for call in calls]
-                if message.stop_reason != "max_tokens":
-                    self.assertEqual(calls, [*map(as_object, expect["tool_calls"])])
-                if message.stop_reason != "refusal":
-                    wanted = {"tool_calls": "tool_use", "length": "max_tokens"}.get(expect["finish_reason"])
-                    self.assertIn(message.stop_reason, [wanted] if wanted else ENDS)
-                read += 1
-        self.assertGreater(read, 100)
-
-
-def as_object(call):
-    """Arguments that are no object stand in one."""
-    arguments = call["arguments"]
-    return call if isinstance(arguments, dict) else {**call, "arguments": {"INVALID_JSON": arguments}}
-
-
-def lines(path):
-    return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-def body_of(folder, row):
-    """A recording as it was on the wire; None for payloads that have lost a binary framing."""
-    body = (folder / row["file"]).read_bytes()
-    if row["wire"] != "jsonl-of-data-payloads":
-        return body
-    if row["api"].startswith("bedrock"):
-        return None
-    return b"".join(b"data: " + line + b"\n\n" for line in body.splitlines() if line)
-
-
-def as_read(body, stream):
-    """The message that the package makes of a response with this body."""
-    kind = "text/event-stream" if stream else "application/json"
-    answer = httpx2.Response(200, headers={"content-type": kind}, content=body)
-    with client(http_client=httpx2.Client(transport=httpx2.MockTransport(lambda _: answer))) as gateway:
-        if not stream:
-            return gateway.messages.create(**ask("model"))
-        with gateway.messages.stream(**ask("model")) as events:
-            return events.get_final_message()
 
 
 class Counting(unittest.TextTestResult):

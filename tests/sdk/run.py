@@ -1,11 +1,13 @@
 """Runs the SDK suites against a gateway on each driver, before sandbox providers and one of claude.py.
 
-Starts `firstbyte sandbox` and three gateways (one open, one with a key, one before the open one) on
-free loopback ports, runs the suites as their own processes, and ends what it started by its process
-id. The last line is "N passed, N failed", with ", N skipped" where this machine refuses a driver.
+Starts `firstbyte sandbox` and four gateways (one open, one with a key, one before the open one, one with
+a provider of every kind) on free loopback ports, runs the suites as their own processes, and ends what
+it started by its process id. The last line is "N passed, N failed", with ", N skipped" where this
+machine refuses a driver. What is recorded is read once, by no gateway.
 """
 
 import argparse
+import concurrent.futures
 import json
 import os
 import pathlib
@@ -18,6 +20,7 @@ import tempfile
 import time
 
 import claude
+import kinds
 
 HERE = pathlib.Path(__file__).resolve().parent
 PATIENCE = 30.0
@@ -117,18 +120,7 @@ def toml(value):
 
 def config(driver, providers, ledger, keyed, through=None):
     """The gateway's config; before the gateway at `through`, if that is given."""
-    lines = [
-        "[server]",
-        'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
-        f"cores = 1\ndriver = {toml(driver)}",
-        "[defaults]",
-        'connect_timeout = "10s"\nbreaker = "off"',
-        'retry_budget = { ratio = 1.0, floor = 1000, window = "10s" }',
-        "[log]",
-        f"ledger = {toml(f'file:{ledger}')}",
-    ]
-    if keyed:
-        lines += ["[auth]", 'keys = [{ name = "sdk", key = "env:FIRSTBYTE_SDK_KEY" }]']
+    lines = head(driver, ledger, keyed)
     for name, url in providers.items():
         kind = "anthropic" if name == "claude" else "openai"
         lines += [f"[providers.{name}]", f"kind = {toml(kind)}", f"base_url = {toml(url)}"]
@@ -141,6 +133,23 @@ def config(driver, providers, ledger, keyed, through=None):
             targets = [f"through/{name}"]
         lines += [f"[models.{toml(name)}]", f"targets = {toml(targets)}"]
     return "\n".join(lines) + "\n"
+
+
+def head(driver, ledger, keyed):
+    """What every config begins with."""
+    lines = [
+        "[server]",
+        'listen = ["127.0.0.1:0"]\nadmin = "127.0.0.1:0"',
+        f"cores = 1\ndriver = {toml(driver)}",
+        "[defaults]",
+        'connect_timeout = "10s"\nbreaker = "off"',
+        'retry_budget = { ratio = 1.0, floor = 1000, window = "10s" }',
+        "[log]",
+        f"ledger = {toml(f'file:{ledger}')}",
+    ]
+    if keyed:
+        lines += ["[auth]", 'keys = [{ name = "sdk", key = "env:FIRSTBYTE_SDK_KEY" }]']
+    return lines
 
 
 class Processes:
@@ -172,6 +181,25 @@ class Processes:
                 process.kill()
                 process.wait()
         self.running.clear()
+
+
+def every_kind(args, driver, processes, sandbox, folder):
+    """Starts a gateway with a provider of every kind; what the suites must know of it."""
+    places = kinds.places(args.bin, folder)
+    origins = [url.removesuffix("/v1") for url in sandbox]
+    path = folder / "every.toml"
+    lines = head(driver, folder / "every.jsonl", True)
+    path.write_text("\n".join([*lines, *kinds.sections(places, origins, folder)]) + "\n")
+    env = {"FIRSTBYTE_SDK_KEY": KEY, "FIRSTBYTE_SDK_CLOUD": "of-a-vendor"}
+    gateway = processes.start("every", [args.bin, "serve", "-c", str(path)], env)
+    found = wait_for(r"listening on (http://\S+/v1)\n", "every", processes, gateway)
+    if found is None:
+        raise SystemExit(f"the gateway ended:\n{processes.log('every')}")
+    return {
+        "SDK_EVERY": found[0],
+        "SDK_KINDS": json.dumps(kinds.told(places)),
+        "SDK_DRIVER": driver,
+    }
 
 
 def wait_for(pattern, name, processes, process):
@@ -209,7 +237,9 @@ def run_suite(name, command, env):
         passed, failed = 0, 1
     if done.returncode != 0:
         failed = max(failed, 1)
-    if failed or not passed:
+    for line in re.findall(r"^(?:SKIPPED|not read): .*$", said, re.M):
+        print(f"  {name}: {line}")
+    if failed or not passed and "SKIPPED" not in said:
         print(said)
     print(f"  {name}: {passed} passed, {failed} failed", flush=True)
     return passed, failed
@@ -230,8 +260,9 @@ def run_driver(args, driver, folder):
         found = wait_for(both, "sandbox", processes, sandbox)
         if found is None:
             raise SystemExit(f"the sandbox ended:\n{processes.log('sandbox')}")
+        first, second = found[0]
         dead = f"http://127.0.0.1:{closed.getsockname()[1]}/v1"
-        providers = {"a": found[0][0], "b": found[0][1], "closed": dead, "claude": claude_url}
+        providers = {"a": first, "b": second, "closed": dead, "claude": claude_url}
         urls = {}
         for name in ("open", "keyed", "through"):
             path = folder / f"{name}.toml"
@@ -251,11 +282,11 @@ def run_driver(args, driver, folder):
             "SDK_KEYED": urls["keyed"],
             "SDK_THROUGH": urls["through"],
             "SDK_KEY": KEY,
-            "SDK_BIN": args.bin,
             "SDK_LEDGER": str(ledger),
             "SDK_FALLBACKS": json.dumps([*FALLBACKS, "fall-refused"]),
             "SDK_CUTS": json.dumps({name: code for name, (_, code) in CUTS.items()}),
             "SDK_NODE": args.node,
+            **every_kind(args, driver, processes, (first, second), folder),
         }
         suites = [
             ("python", [args.python, str(HERE / "suite.py")]),
@@ -266,12 +297,23 @@ def run_driver(args, driver, folder):
                 "node, anthropic",
                 ["node", "--test", "--test-reporter=tap", str(HERE / "anthropic_suite.mjs")],
             ),
+            ("python, every kind", [args.python, str(HERE / "kinds_suite.py")]),
+            (
+                "node, every kind",
+                ["node", "--test", "--test-reporter=tap", str(HERE / "kinds_suite.mjs")],
+            ),
         ]
-        counts = [run_suite(f"{driver}, {name}", command, env) for name, command in suites]
+        suites = [suite for suite in suites if not args.only or suite[0] in args.only]
+        run = lambda suite: run_suite(f"{driver}, {suite[0]}", suite[1], env)
+        # Those of every kind have a gateway of their own, and can go side by side.
+        alone = [suite for suite in suites if "every kind" not in suite[0]]
+        counts = [run(suite) for suite in alone]
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            counts += pool.map(run, [suite for suite in suites if suite not in alone])
         if any(failed for _, failed in counts):
-            for name in ("open", "keyed", "through", "sandbox"):
+            for name in ("open", "keyed", "through", "every", "sandbox"):
                 print(f"---- {name} ----\n{processes.log(name)[-4000:]}")
-        return tuple(map(sum, zip(*counts)))
+        return tuple(map(sum, zip(*counts))) or (0, 0)
     finally:
         processes.stop()
         claude_server.shutdown()
@@ -295,10 +337,16 @@ def main():
     parser.add_argument("--python", required=True, help="a python with openai and anthropic")
     parser.add_argument("--node", required=True, help="a folder with the packages of node")
     parser.add_argument("--driver", action="append", choices=["io_uring", "epoll"])
+    parser.add_argument("--only", action="append", metavar="SUITE", help="a suite, by its name")
     args = parser.parse_args()
     # The suites run elsewhere. Not resolved: a venv's python is a link that knows where it lies.
     args.bin, args.python, args.node = map(os.path.abspath, (args.bin, args.python, args.node))
     passed = failed = skipped = 0
+    # What `translate` says is the same on every driver.
+    recorded = "python, recorded answers"
+    if not args.only or recorded in args.only:
+        command = [args.python, str(HERE / "recorded_suite.py")]
+        passed, failed = run_suite(recorded, command, {"SDK_BIN": args.bin})
     for driver in args.driver or ["io_uring", "epoll"]:
         with tempfile.TemporaryDirectory(prefix="firstbyte-sdk-") as folder:
             counts = run_driver(args, driver, pathlib.Path(folder))

@@ -39,6 +39,7 @@ verbs (default: ok)
 terms
   tokens=N                content events (default 8)
   text=WORDS              the words to say; must be last, may hold commas
+  json                    the words are an object, with a name and its ends
   big=SIZE                a text of that size (non-streamed: one string)
   tools[=N]               N tool calls, if the request has tools
   reasoning[=N]           N reasoning events first
@@ -80,6 +81,9 @@ the finish reason, usage, the end. Another format may have several events for on
   /openai/deployments/SCRIPT/chat/completions, /openai/v1/...           Azure
   /model/SCRIPT/converse, /converse-stream, /invoke, /invoke-with-response-stream    Bedrock
   /v2/chat  Cohere      /api/chat  Ollama      /mistral/v1/chat/completions  Mistral";
+
+/// What `json` says.
+const OBJECT: &str = r#"{"name":"lamp","ends":[1,2]}"#;
 
 /// Most bytes of a `size` or `big`: what one machine's tests need.
 const SIZE_MAX: usize = 256 * 1024 * 1024;
@@ -290,6 +294,7 @@ impl Script {
             ("close_after", None) => self.close_after = Some(How::Fin),
             ("close_after", Some(how)) => self.close_after = Some(how_of(how)?),
             ("error_first", None) => self.error_at = Some(1),
+            ("json", None) => self.text = Some(OBJECT.to_owned()),
             ("no_done", None) => self.no_done = true,
             ("no_finish", None) => self.no_finish = true,
             ("at_once", None) => self.at_once = true,
@@ -465,6 +470,7 @@ mod tests {
             ("close_after=rst", Script { close_after: Some(How::Rst), ..ok() }),
             ("tokens=2,text=a, b=c", Script { tokens: 2, text: Some("a, b=c".into()), ..ok() }),
             ("drip@1ms~tokens@3", Script { drip: Some(Ms(1)), tokens: 3, ..ok() }),
+            ("json", Script { text: Some(OBJECT.into()), ..ok() }),
             ("claude-x@2~tools", Script { tools: 1, ..ok() }),
             ("gemini-2.5,text=a~b", Script { text: Some("a~b".into()), ..ok() }),
             ("anthropic.claude-x", ok()),

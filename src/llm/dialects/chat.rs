@@ -93,8 +93,11 @@ impl Writer for Chat {
             return;
         }
         open(sink, choice, true);
-        // Writing to a Buf can't fail.
-        let _ = write!(sink.out, "{{\"tool_calls\":[{{\"index\":{index},{CALL_SIGNATURE}");
+        // The official packages fail at a fragment without a function. Writing to a Buf can't.
+        let _ = write!(
+            sink.out,
+            "{{\"tool_calls\":[{{\"index\":{index},\"function\":{{\"arguments\":\"\"}},{CALL_SIGNATURE}"
+        );
         signature.write(sink.out);
         sink.out.extend(b"\"}}}]}");
         close(sink, b"null");

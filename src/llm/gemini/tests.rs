@@ -532,6 +532,29 @@ fn signatures_come_back_as_they_went_out() {
     );
 }
 
+/// The stream helper of the official package fails at one without.
+#[test]
+fn every_fragment_of_a_signed_call_has_a_function() {
+    let call = json!({ "functionCall": { "name": "f", "args": {} }, "thoughtSignature": "Y2E=" });
+    let (mut adapter, mut told) = (Answer::default(), Told::default());
+    let (mut out, mut count) = (Buf::new(), 0);
+    let (shown, id, seconds) = ("shown", "req", 9);
+    let mut sink = Sink { out: &mut out, shown, events: &mut count, id, seconds, told: &mut told };
+    let last = event(&[call], Some("STOP"));
+    adapter.feed(last.to_string().as_bytes(), &mut sink).unwrap();
+    adapter.close(false, &mut sink).unwrap();
+    let text = std::str::from_utf8(out.as_slice()).unwrap();
+    let chunks = text.split("\n\n").filter_map(|data| data.strip_prefix("data: {"));
+    let chunks = chunks.map(|data| serde_json::from_str(&format!("{{{data}")).unwrap());
+    let calls: Vec<Tree> = chunks
+        .filter_map(|chunk: Tree| {
+            chunk["choices"][0]["delta"]["tool_calls"].as_array()?.first().cloned()
+        })
+        .collect();
+    assert!(calls.iter().any(|call| call["extra_content"].is_object()), "{text}");
+    assert!(calls.iter().all(|call| call["function"]["arguments"].is_string()), "{text}");
+}
+
 fn mixed() -> Vec<String> {
     let mut last = event(&[json!({ "text": "ż 😀" })], Some("STOP"));
     last["usageMetadata"] = json!({ "promptTokenCount": 3, "candidatesTokenCount": 4 });

@@ -59,7 +59,8 @@ impl Format for Gemini {
             Piece::Reason { choice, k } => {
                 let mut part = json!({"text": answer.thought(k), "thought": true});
                 if k + 1 == answer.thinks() {
-                    part["thoughtSignature"] = json!(seal(&answer.thoughts()));
+                    // A signature is of its own part.
+                    part["thoughtSignature"] = json!(seal(&answer.thought(k)));
                 }
                 out.data(self.event(answer, choice, json!([part]), None));
             }

@@ -147,7 +147,8 @@ fn text(answer: &Answer, index: u32, k: u32, out: &mut Events) {
     put("response.output_text.delta", delta, out);
     if answer.is_last_word(k) {
         let all: String = (0..answer.words()).map(|k| answer.word(k)).collect();
-        put("response.output_text.done", with(&at, "text", json!(all)), out);
+        let done = with(&with(&at, "text", json!(all)), "logprobs", json!([]));
+        put("response.output_text.done", done, out);
         put("response.content_part.done", with(&at, "part", part(&all)), out);
         let item = message(answer, &all);
         put("response.output_item.done", json!({"output_index": index, "item": item}), out);
@@ -249,7 +250,7 @@ fn response(answer: &Answer, status: &str) -> Value {
         let (prompt, completion) = (answer.prompt_tokens(), answer.completion_tokens());
         response["output"] = output(answer);
         response["usage"] = json!({
-            "input_tokens": prompt, "input_tokens_details": {"cached_tokens": 0},
+            "input_tokens": prompt, "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
             "output_tokens": completion,
             "output_tokens_details": {"reasoning_tokens": answer.reasoning_tokens()},
             "total_tokens": prompt + completion,
