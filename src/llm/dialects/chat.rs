@@ -93,8 +93,11 @@ impl Writer for Chat {
             return;
         }
         open(sink, choice, true);
-        // Writing to a Buf can't fail.
-        let _ = write!(sink.out, "{{\"tool_calls\":[{{\"index\":{index},{CALL_SIGNATURE}");
+        // Clients expect a function in every fragment. Writing to a Buf can't fail.
+        let _ = write!(
+            sink.out,
+            "{{\"tool_calls\":[{{\"index\":{index},{NO_ARGUMENTS},{CALL_SIGNATURE}"
+        );
         signature.write(sink.out);
         sink.out.extend(b"\"}}}]}");
         close(sink, b"null");
@@ -465,5 +468,7 @@ fn write_usage(usage: Usage, out: &mut Buf) {
     );
 }
 
+/// A function of a fragment that has something else to say.
+const NO_ARGUMENTS: &str = "\"function\":{\"arguments\":\"\"}";
 /// Where a call has its signature.
 const CALL_SIGNATURE: &str = "\"extra_content\":{\"google\":{\"thought_signature\":\"";
