@@ -20,11 +20,12 @@ mod requests;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use firstbyte::app::translate::{Order, Translated, known, translate};
+
+mod framed;
+use framed::wrapped;
 
 #[path = "recorded/messages.rs"]
 mod messages;
@@ -66,7 +67,7 @@ fn body(folder: &std::path::Path, row: &Value) -> Option<Vec<u8>> {
             let text = String::from_utf8(bytes).unwrap();
             let lines = text.lines().filter(|line| !line.is_empty());
             let invoked = row["api"] == "bedrock-invoke";
-            Some(lines.flat_map(|line| aws_message(line, invoked)).collect())
+            Some(lines.flat_map(|line| wrapped(line, invoked)).collect())
         }
         "jsonl-of-data-payloads" => {
             let text = String::from_utf8(bytes).unwrap();
@@ -75,33 +76,6 @@ fn body(folder: &std::path::Path, row: &Value) -> Option<Vec<u8>> {
         }
         _ => Some(bytes),
     }
-}
-
-/// A payload as a message of the AWS event stream: under the name that it has, or as a chunk.
-fn aws_message(line: &str, invoked: bool) -> Vec<u8> {
-    let (name, payload) = if invoked {
-        (String::from("chunk"), json!({ "bytes": STANDARD.encode(line) }))
-    } else {
-        let wrapped: Value = serde_json::from_str(line).unwrap();
-        let (name, payload) = wrapped.as_object().unwrap().iter().next().unwrap();
-        (name.clone(), payload.clone())
-    };
-    let payload = payload.to_string();
-    let mut headers = Vec::new();
-    for (name, value) in [(":event-type", name.as_str()), (":message-type", "event")] {
-        headers.push(name.len() as u8);
-        headers.extend(name.as_bytes());
-        headers.push(7);
-        headers.extend((value.len() as u16).to_be_bytes());
-        headers.extend(value.as_bytes());
-    }
-    let total = (16 + headers.len() + payload.len()) as u32;
-    let mut out = [total.to_be_bytes(), (headers.len() as u32).to_be_bytes()].concat();
-    out.extend(crc32fast::hash(&out).to_be_bytes());
-    out.extend(headers);
-    out.extend(payload.as_bytes());
-    out.extend(crc32fast::hash(&out).to_be_bytes());
-    out
 }
 
 #[test]
@@ -119,7 +93,7 @@ fn an_aws_event_stream_means_the_same_however_it_is_cut() {
         json!({ "messageStop": { "stopReason": "tool_use" } }).to_string(),
         json!({ "metadata": { "usage": { "inputTokens": 1, "outputTokens": 2 } } }).to_string(),
     ];
-    let frames: Vec<Vec<u8>> = lines.iter().map(|line| aws_message(line, false)).collect();
+    let frames: Vec<Vec<u8>> = lines.iter().map(|line| wrapped(line, false)).collect();
     let (kind, surface) = known("bedrock", "bedrock-converse").unwrap();
     let order = Order { kind, surface, stream: true, status: 200 };
     let bytes = frames.concat();
