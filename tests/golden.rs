@@ -31,6 +31,8 @@ use std::path::{Path, PathBuf};
 use firstbyte::app::translate::{Order, Translated, known, surface_in, translate};
 use firstbyte::llm::dialects::Dialect;
 
+use framed::answer;
+
 const DIALECTS: [Dialect; 3] = [Dialect::Chat, Dialect::Messages, Dialect::Responses];
 
 /// One case.
@@ -177,21 +179,6 @@ fn what_ends_early_is_never_a_good_end_that_says_less() {
             }
         }
     }
-}
-
-/// What is an answer of a stream, without its counts and terminators: a chat client's chunks with choices.
-fn answer(body: &[u8]) -> Vec<String> {
-    let text = std::str::from_utf8(body).unwrap();
-    let says = |line: &&str| {
-        let terminal =
-            ["message_delta", "message_stop", "response.completed", "response.incomplete"];
-        line.starts_with("data: ")
-            && !line.contains("\"choices\":[],")
-            && !line.contains("[DONE]")
-            && !line.contains("\"error\"")
-            && !terminal.iter().any(|kind| line.contains(&format!("\"type\":\"{kind}\"")))
-    };
-    text.lines().filter(says).map(str::to_owned).collect()
 }
 
 /// Bytes of a case that is cut at every byte.

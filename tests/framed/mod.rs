@@ -1,4 +1,5 @@
-//! Messages of the AWS event stream, for tests that have their payloads.
+//! What tests of whole translations share: messages of the AWS event stream for tests that have their
+//! payloads, and what of a client's stream is the answer.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -51,4 +52,24 @@ fn frame(fields: &[(&str, &str)], payload: &str) -> Vec<u8> {
     out.extend(payload.as_bytes());
     out.extend(crc32fast::hash(&out).to_be_bytes());
     out
+}
+
+/// What is an answer of a stream, without its counts and terminators: a chat client's chunks with choices.
+pub fn answer(body: &[u8]) -> Vec<String> {
+    let text = std::str::from_utf8(body).unwrap();
+    let says = |line: &&str| {
+        let terminal = [
+            "message_start",
+            "message_delta",
+            "message_stop",
+            "response.completed",
+            "response.incomplete",
+        ];
+        line.starts_with("data: ")
+            && !line.replace(' ', "").contains("\"choices\":[]")
+            && !line.contains("[DONE]")
+            && !line.contains("\"error\"")
+            && !terminal.iter().any(|kind| line.contains(&format!("\"type\":\"{kind}\"")))
+    };
+    text.lines().filter(says).map(str::to_owned).collect()
 }
