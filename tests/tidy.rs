@@ -234,6 +234,33 @@ fn providers(sources: &[Source]) -> Vec<String> {
     wrong
 }
 
+/// Every provider that is sent to has its own cases of what every provider does, `cases` being files.
+fn cases(sources: &[Source], cases: &[String]) -> Vec<String> {
+    let folder = "src/llm/providers/";
+    let mut wrong = Vec::new();
+    for source in sources {
+        let name = source.path.strip_prefix(folder).and_then(|path| path.strip_suffix(".rs"));
+        let Some(name) = name.filter(|name| *name != "mod" && !name.contains('/')) else {
+            continue;
+        };
+        if source.code.contains("const SENDS: bool = false") {
+            continue;
+        }
+        for case in CASES {
+            let start = format!("tests/fixtures/{name}/{case}");
+            let has = |end: &str| cases.iter().any(|c| c.starts_with(&start) && c.ends_with(end));
+            if !has(".in") || !has(".out") {
+                wrong.push(format!("{}: no case {start}*", source.path));
+            }
+        }
+    }
+    wrong
+}
+
+/// How the names of a provider's cases begin.
+const CASES: &[&str] =
+    &["text", "tool_call", "parallel_tools", "usage", "stop_", "early_error", "midstream_", "cut"];
+
 /// Every limit is in force somewhere.
 fn limits(sources: &[Source]) -> Vec<String> {
     let home = "src/base/limits.rs";
@@ -533,6 +560,11 @@ fn providers_are_registered() {
 }
 
 #[test]
+fn providers_have_their_cases() {
+    assert_tidy(cases(&tree(), &files(&["tests/fixtures"])));
+}
+
+#[test]
 fn limits_are_in_force() {
     assert_tidy(limits(&tree()));
 }
@@ -656,6 +688,16 @@ fn the_rules_on_lists_wake() {
     let a = Source::rust("src/llm/providers/a.rs", "use super::b::B;");
     let b = Source::rust("src/llm/providers/b.rs", "");
     assert_eq!(providers(&[both, a, b]).len(), 1);
+
+    let all = CASES
+        .iter()
+        .flat_map(|case| [".in", ".out"].map(|end| format!("tests/fixtures/a/{case}{end}")));
+    let all: Vec<String> = all.collect();
+    let has = |text: &str, all: &[String]| {
+        cases(&[Source::rust("src/llm/providers/a.rs", text)], all).len()
+    };
+    assert_eq!((has("", &all), has("", &all[1..]), has("", &[])), (0, 1, CASES.len()));
+    assert_eq!(has("const SENDS: bool = false;", &[]), 0);
 
     let home = || Source::rust("src/base/limits.rs", "pub const A: u8 = 1;\npub const B: u8 = A;");
     let user = |text: &str| Source::rust("src/wire/x.rs", text);

@@ -50,6 +50,8 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
         "openai-chat" if provider == "azure" => Some((Kind::AZURE, Surface::Chat)),
         "anthropic-messages" => Some((Kind::Anthropic, Surface::Chat)),
         "cohere-v2-chat" => Some((Kind::Cohere, Surface::Chat)),
+        "cohere-v1-chat" => Some((Kind::CohereV1, Surface::Chat)),
+        "tgi-generate" => Some((Kind::TgiGenerate, Surface::Chat)),
         "ollama-chat" | "ollama-generate" => Some((Kind::Ollama, Surface::Chat)),
         "gemini-generate" => Some((Kind::Gemini, Surface::Chat)),
         "bedrock-converse" => Some((Kind::Bedrock, Surface::Chat)),
@@ -65,8 +67,8 @@ pub fn known(provider: &str, api: &str) -> Option<(Kind, Surface)> {
 pub fn surface_in(surface: Surface, to: Dialect) -> Option<Surface> {
     match (to, surface) {
         (Dialect::Chat, surface) => Some(surface),
-        (Dialect::Messages, Surface::Chat) => Some(Surface::Messages),
-        (Dialect::Responses, Surface::Chat) => Some(Surface::Responses),
+        (Dialect::Messages, Surface::Chat | Surface::Completions) => Some(Surface::Messages),
+        (Dialect::Responses, Surface::Chat | Surface::Completions) => Some(Surface::Responses),
         (Dialect::Messages | Dialect::Responses, _) => None,
     }
 }

@@ -598,11 +598,7 @@ fn an_event_called_error_is_an_error_whatever_it_holds() {
         assert_eq!(report.ledger.ending, Ending::Cut(Fault::ErrorEvent), "{payload}");
         assert!(!report.text().contains("[DONE]"), "{payload}");
         assert_eq!(report.text().matches("\"error\":").count(), 1, "{payload}");
-        assert_eq!(
-            report.text().contains(": boom"),
-            payload.starts_with("{\"message"),
-            "{payload}"
-        );
+        assert_eq!(report.text().contains(": boom"), payload.contains("boom"), "{payload}");
     }
 }
 

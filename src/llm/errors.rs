@@ -62,7 +62,7 @@ pub fn error_fields(bytes: &[u8], members: &[Member]) -> Said {
     said
 }
 
-/// What an error body says, if it is JSON.
+/// What an error body says: as JSON, or as a few plain words.
 pub fn said_of_body(body: &[u8]) -> Option<Said> {
     let mut members = Top::new();
     match json::document_with_top(body, &mut members) {
@@ -84,8 +84,15 @@ pub fn said_of_body(body: &[u8]) -> Option<Said> {
             let first = json::at(body, top, 0).filter(|first| first.kind == Kind::Object)?;
             error_of(body, &json::members(body, first).collect::<Top>())
         }
-        // HTML pages and empty bodies say nothing that a client could use.
-        _ => None,
+        // Pages, damaged JSON and empty bodies say nothing that a client could use.
+        Ok(_) => None,
+        Err(_) => {
+            let text = std::str::from_utf8(body).ok()?.trim();
+            let plain = text.starts_with(|first: char| first.is_alphanumeric())
+                && !text.contains('<')
+                && !text.chars().any(|c| c.is_control() && !c.is_whitespace());
+            plain.then(|| Said { message: bounded(text), ..Said::default() })
+        }
     }
 }
 

@@ -154,9 +154,11 @@ impl Told {
     pub(in crate::llm) fn choice(&mut self, index: u32) -> &mut Choice {
         let at = match self.choices.iter().position(|choice| choice.index == index) {
             Some(at) => at,
+            // In the order of their numbers, whichever began first.
             None => {
-                self.choices.push(Choice { index, ..Choice::default() });
-                self.choices.len() - 1
+                let at = self.choices.iter().take_while(|choice| choice.index < index).count();
+                self.choices.insert(at, Choice { index, ..Choice::default() });
+                at
             }
         };
         &mut self.choices[at]

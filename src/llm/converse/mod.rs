@@ -44,6 +44,8 @@ pub struct Answer {
     /// The block whose thought is being told.
     thinking: Option<u64>,
     citations: Citations,
+    /// Of the image that is being told.
+    format: String,
     usage: Option<Usage>,
     /// `messageStop` was seen.
     finished: bool,
@@ -188,6 +190,9 @@ impl Answer {
     ) -> Result<bool, Fault> {
         // A number that comes again without its end having come.
         self.block_stop(event.index, sink);
+        if let Some(image) = event.start.and_then(|start| json::get(bytes, start, "image")) {
+            self.image(bytes, image, sink);
+        }
         let call = event.start.and_then(|start| json::get(bytes, start, "toolUse"));
         let Some(call) = call.and_then(|call| self.call(bytes, call, sink)) else {
             return Ok(false);
@@ -234,7 +239,8 @@ impl Answer {
                     self.citations.read(bytes, value);
                     false
                 }
-                // Results of Amazon's own tools, images.
+                b"image" => self.image(bytes, value, sink),
+                // Results of Amazon's own tools.
                 _ => false,
             };
         }
@@ -276,6 +282,18 @@ impl Answer {
         !raw.is_empty()
     }
 
+    /// An image's format, its bytes, or both.
+    fn image(&mut self, bytes: &[u8], image: Value, sink: &mut Sink<'_>) -> bool {
+        if let Some(format) = json::get(bytes, image, "format").and_then(|f| json::text(bytes, f)) {
+            self.format = format.chars().filter(char::is_ascii_alphanumeric).take(8).collect();
+        }
+        let data = json::get_path(bytes, image, &["source", "bytes"]);
+        let data = data.and_then(|data| json::raw_string(bytes, data)).unwrap_or_default();
+        let format = if self.format.is_empty() { "png" } else { &self.format };
+        sink.image(0, &format!("image/{format}"), Piece::Raw(data));
+        !data.is_empty()
+    }
+
     fn block_stop(&mut self, index: u64, sink: &mut Sink<'_>) -> bool {
         self.open.retain(|(block, _)| *block != index);
         self.citations.tell(sink)
@@ -298,6 +316,9 @@ impl Answer {
                     if let (Some(call), Some(input)) = (call, json::get(bytes, value, "input")) {
                         arguments(bytes, call, input, sink);
                     }
+                }
+                b"image" => {
+                    self.image(bytes, value, sink);
                 }
                 b"citationsContent" => {
                     let part = |name| json::get(bytes, value, name);

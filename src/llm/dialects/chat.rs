@@ -93,10 +93,10 @@ impl Writer for Chat {
             return;
         }
         open(sink, choice, true);
-        // The official packages fail at a fragment without a function. Writing to a Buf can't.
+        // Clients expect a function in every fragment. Writing to a Buf can't fail.
         let _ = write!(
             sink.out,
-            "{{\"tool_calls\":[{{\"index\":{index},\"function\":{{\"arguments\":\"\"}},{CALL_SIGNATURE}"
+            "{{\"tool_calls\":[{{\"index\":{index},{NO_ARGUMENTS},{CALL_SIGNATURE}"
         );
         signature.write(sink.out);
         sink.out.extend(b"\"}}}]}");
@@ -468,5 +468,7 @@ fn write_usage(usage: Usage, out: &mut Buf) {
     );
 }
 
+/// A function of a fragment that has something else to say.
+const NO_ARGUMENTS: &str = "\"function\":{\"arguments\":\"\"}";
 /// Where a call has its signature.
 const CALL_SIGNATURE: &str = "\"extra_content\":{\"google\":{\"thought_signature\":\"";

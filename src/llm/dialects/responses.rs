@@ -340,7 +340,8 @@ fn enter(sink: &mut Sink<'_>, choice: u32) -> Option<usize> {
 
 /// The item of a call.
 fn place_of(sink: &Sink<'_>, choice: u32, index: u32) -> Option<usize> {
-    let blocks = &sink.told.choices.first().filter(|_| choice == 0)?.blocks;
+    let first = sink.told.choices.first().filter(|first| first.index == 0 && choice == 0);
+    let blocks = &first?.blocks;
     sink.told.responses.items.iter().position(|item| {
         let call = matches!(&blocks[item.block], Block::Call(call) if call.index == index);
         item.of == Of::Block && call

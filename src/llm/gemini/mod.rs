@@ -272,7 +272,7 @@ impl Answer {
         place: Place,
         sink: &mut Sink<'_>,
     ) -> Result<bool, Fault> {
-        let (mut call, mut text, mut thought) = (None, None, false);
+        let (mut call, mut text, mut blob, mut thought) = (None, None, None, false);
         let mut signature: &[u8] = b"";
         for member in json::members(bytes, part) {
             match member.key.of(bytes) {
@@ -282,13 +282,16 @@ impl Answer {
                 b"thoughtSignature" => {
                     signature = json::raw_string(bytes, member.value).unwrap_or_default();
                 }
-                // Images, code that the vendor ran itself and what it gave.
+                b"inlineData" => blob = Some(member.value),
+                // Code that the vendor ran itself and what it gave, files that it keeps.
                 _ => {}
             }
         }
         if let Some(call) = call.filter(|call| call.kind == Kind::Object) {
             return self.read_call(bytes, call, signature, place, sink);
         }
+        // A draft, as image models think in, is no part of the answer.
+        let shown = blob.filter(|_| !thought).is_some_and(|b| image(bytes, b, place.choice, sink));
         let text = text.unwrap_or_default();
         if thought {
             if !signature.is_empty() {
@@ -304,7 +307,7 @@ impl Answer {
             }
         }
         sink.sign(place.choice, Family::Gemini, Piece::Raw(signature));
-        Ok(!text.is_empty())
+        Ok(shown || !text.is_empty())
     }
 
     /// A call, whole or as one of its pieces: a name, values at paths, and an empty object at the end.
@@ -409,6 +412,20 @@ fn status_of(body: &[u8]) -> Option<String> {
     json::get_path(body, top, &["error", "status"])
         .and_then(|status| json::text(body, status))
         .map(Into::into)
+}
+
+/// Tells an image; sounds have no place in a text answer.
+fn image(bytes: &[u8], blob: Value, choice: u32, sink: &mut Sink<'_>) -> bool {
+    let string = |name: &str| {
+        let value = json::get(bytes, blob, name);
+        value.and_then(|value| json::text(bytes, value)).unwrap_or_default()
+    };
+    let (mime, data) = (string("mimeType"), string("data"));
+    if !mime.starts_with("image/") || data.is_empty() {
+        return false;
+    }
+    sink.image(choice, &mime, Piece::Text(&data));
+    true
 }
 
 /// Tells the arguments of a call that was put together; says whether there was one.

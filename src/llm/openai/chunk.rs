@@ -14,6 +14,8 @@ pub(super) struct Chunk {
     pub(super) usage: Option<Value>,
     /// What the usage says, and whether it says so in OpenAI's own words.
     pub(super) counts: Option<(Usage, bool)>,
+    /// llama.cpp's measures.
+    pub(super) timings: Option<Value>,
     pub(super) model: Option<Span>,
     /// Raw with its quotes.
     pub(super) id: Option<Span>,
@@ -37,6 +39,7 @@ impl Chunk {
                     let usage = json::get(bytes, value, "usage");
                     chunk.usage = usage.filter(|usage| usage.kind == Kind::Object);
                 }
+                b"timings" if value.kind == Kind::Object => chunk.timings = Some(value),
                 b"model" if value.kind == Kind::String => chunk.model = Some(value.span),
                 b"id" if value.kind == Kind::String => {
                     chunk.id = (value.span.len > 2).then_some(value.span);
@@ -83,8 +86,13 @@ impl Chunk {
 pub(super) struct Item {
     pub(super) index: Option<u64>,
     pub(super) delta: Option<Value>,
-    pub(super) text: bool,
+    /// What `/v1/completions` has in place of a delta.
+    pub(super) text: Option<Value>,
     pub(super) finish: Option<Span>,
+    /// Moonshot's place for counts.
+    pub(super) usage: Option<Value>,
+    /// OpenRouter's place for what went wrong.
+    pub(super) error: Option<Value>,
 }
 
 impl Item {
@@ -98,8 +106,10 @@ impl Item {
             match member.key.of(bytes) {
                 b"index" => read.index = json::as_u64(bytes, value),
                 key if key == body && value.kind == Kind::Object => read.delta = Some(value),
-                b"text" => read.text = has_substance(value),
+                b"text" => read.text = has_substance(value).then_some(value),
                 b"finish_reason" if value.kind == Kind::String => read.finish = Some(value.span),
+                b"usage" if value.kind == Kind::Object => read.usage = Some(value),
+                b"error" if value.kind == Kind::Object => read.error = Some(value),
                 _ => {}
             }
         }
@@ -122,6 +132,7 @@ pub(super) fn strict_delta(choice: &mut Choice, bytes: &[u8], delta: Value) -> O
             b"tool_calls" if !loose::strict_calls(choice, bytes, value) => return None,
             b"reasoning_content" => thought |= says,
             b"reasoning" => renamed |= says,
+            b"reasoning_details" => renamed |= loose::thoughts_in(bytes, value).next().is_some(),
             _ => {}
         }
         substance |= says;
@@ -132,13 +143,14 @@ pub(super) fn strict_delta(choice: &mut Choice, bytes: &[u8], delta: Value) -> O
 /// Whether a whole message is one of OpenAI's own.
 pub(super) fn strict_message(bytes: &[u8], item: Value) -> bool {
     let Ok(item) = Item::read(bytes, item, b"message") else { return false };
-    let Some(message) = item.delta else { return false };
+    let (Some(message), None, None) = (item.delta, item.usage, item.error) else { return false };
     let (mut thought, mut renamed) = (false, false);
     let (mut content, mut list) = (Kind::Null, None);
     for member in json::members(bytes, message) {
         let value = member.value;
         match member.key.of(bytes) {
-            b"reasoning" => renamed = has_substance(value),
+            b"reasoning" => renamed |= has_substance(value),
+            b"reasoning_details" => renamed |= loose::thoughts_in(bytes, value).next().is_some(),
             b"reasoning_content" => thought = has_substance(value),
             b"content" => content = value.kind,
             b"tool_calls" => list = Some(value),

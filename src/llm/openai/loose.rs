@@ -47,6 +47,8 @@ struct Fragment<'b> {
     id: &'b [u8],
     name: &'b [u8],
     typed: bool,
+    /// It has an id, a type or a name, be it an empty one.
+    worded: bool,
     /// Raw string contents.
     arguments: Option<&'b [u8]>,
     /// Arguments that are an object instead of a string.
@@ -90,27 +92,33 @@ fn fragment(bytes: &[u8], item: Value) -> Option<Fragment<'_>> {
             b"index" => fragment.number = json::as_u64(bytes, value),
             b"id" => fragment.id = json::raw_string(bytes, value).unwrap_or_default(),
             b"type" => fragment.typed = json::str_eq(bytes, value, "function"),
-            b"function" if value.kind == Kind::Object => {
-                for part in json::members(bytes, value) {
-                    match part.key.of(bytes) {
-                        b"name" => {
-                            fragment.name = json::raw_string(bytes, part.value).unwrap_or_default();
-                        }
-                        b"arguments" => match part.value.kind {
-                            Kind::String => {
-                                fragment.arguments = json::raw_string(bytes, part.value)
-                            }
-                            Kind::Object => fragment.object = Some(part.value.raw(bytes)),
-                            _ => {}
-                        },
-                        _ => {}
-                    }
-                }
-            }
-            _ => {}
+            b"function" if value.kind == Kind::Object => fragment.function(bytes, value),
+            _ => continue,
         }
+        fragment.worded |= member.key.of(bytes) != b"index" && value.kind == Kind::String;
     }
     Some(fragment)
+}
+
+impl<'b> Fragment<'b> {
+    /// Reads a name and arguments.
+    fn function(&mut self, bytes: &'b [u8], function: Value) {
+        for part in json::members(bytes, function) {
+            let value = part.value;
+            match part.key.of(bytes) {
+                b"name" => {
+                    self.name = json::raw_string(bytes, value).unwrap_or_default();
+                    self.worded |= value.kind == Kind::String;
+                }
+                b"arguments" => match value.kind {
+                    Kind::String => self.arguments = json::raw_string(bytes, value),
+                    Kind::Object => self.object = Some(value.raw(bytes)),
+                    _ => {}
+                },
+                _ => {}
+            }
+        }
+    }
 }
 
 /// Whether a list of tool-call fragments can be passed on as it is; notes its calls if so.
@@ -123,8 +131,8 @@ pub(super) fn strict_calls(choice: &mut Choice, bytes: &[u8], list: Value) -> bo
         let (Some(number), None) = (fragment.number, fragment.object) else { return false };
         let known = usize::try_from(number).is_ok_and(|number| number < choice.calls.len());
         if known {
-            // OpenAI names a call once; clients add up what is repeated.
-            if !fragment.id.is_empty() || !fragment.name.is_empty() {
+            // OpenAI names a call once; clients add up what is repeated, or put an empty name in its place.
+            if fragment.worded {
                 return false;
             }
         } else {
@@ -155,8 +163,15 @@ pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut S
         .filter(|member| matches!(member.key.of(bytes), b"reasoning_content" | b"reasoning"));
     let thought = thoughts.filter_map(|member| text(bytes, member.value)).next();
     let mut substance = thought.is_some();
-    if let Some(thought) = thought {
-        sink.reason(choice.index, Piece::Raw(thought));
+    match (thought, details) {
+        (Some(thought), _) => sink.reason(choice.index, Piece::Raw(thought)),
+        (None, Some(details)) => {
+            for thought in thoughts_in(bytes, details) {
+                sink.reason(choice.index, Piece::Raw(thought));
+                substance = true;
+            }
+        }
+        (None, None) => {}
     }
     if let Some(details) = details {
         substance |= tell_details(choice, bytes, details, sink);
@@ -173,8 +188,15 @@ pub(super) fn tell(choice: &mut Choice, bytes: &[u8], delta: Value, sink: &mut S
             }
             b"tool_calls" if value.kind == Kind::Array => {
                 for item in json::items(bytes, value) {
-                    substance |= tell_call(choice, bytes, item, sink);
+                    let fragment = fragment(bytes, item);
+                    substance |= fragment.is_some_and(|f| tell_call(choice, &f, sink));
                 }
+            }
+            // The one call of a time before there were many.
+            b"function_call" if value.kind == Kind::Object => {
+                let mut fragment = Fragment::default();
+                fragment.function(bytes, value);
+                substance |= tell_call(choice, &fragment, sink);
             }
             b"annotations" if value.kind == Kind::Array => {
                 for item in json::items(bytes, value) {
@@ -206,6 +228,14 @@ fn will_sign(bytes: &[u8], details: Value) -> bool {
     claudes(bytes, details).any(|item| {
         json::get(bytes, item, "type")
             .is_some_and(|kind| json::str_eq(bytes, kind, "reasoning.text"))
+    })
+}
+
+/// The texts and summaries of `reasoning_details`, for a delta that has them nowhere else.
+pub(super) fn thoughts_in(bytes: &[u8], details: Value) -> impl Iterator<Item = &[u8]> {
+    json::items(bytes, details).filter_map(move |item| {
+        let said = json::get(bytes, item, "text").or_else(|| json::get(bytes, item, "summary"));
+        said.and_then(|said| text(bytes, said))
     })
 }
 
@@ -285,14 +315,13 @@ fn tell_content(choice: u32, bytes: &[u8], content: Value, sink: &mut Sink<'_>) 
     substance
 }
 
-fn tell_call(choice: &mut Choice, bytes: &[u8], item: Value, sink: &mut Sink<'_>) -> bool {
-    let Some(fragment) = fragment(bytes, item) else { return false };
-    let index = match choice.find(&fragment) {
+fn tell_call(choice: &mut Choice, fragment: &Fragment<'_>, sink: &mut Sink<'_>) -> bool {
+    let index = match choice.find(fragment) {
         Some(index) => index,
         // A call without a name is no call; its name may still come.
         None if fragment.name.is_empty() => return false,
         None => {
-            let index = choice.add(&fragment);
+            let index = choice.add(fragment);
             sink.tool(choice.index, Piece::Raw(fragment.id), Piece::Raw(fragment.name));
             index
         }
@@ -316,7 +345,9 @@ pub(super) fn finish(raw: &[u8]) -> Result<Option<Finish>, ()> {
         b"length" | b"max_tokens" | b"model_length" => Finish::Length,
         b"tool_calls" | b"function_call" | b"tool_use" => Finish::ToolCalls,
         b"content_filter" | b"sensitive" | b"refusal" => Finish::ContentFilter,
-        b"error" | b"abort" | b"network_error" => return Err(()),
+        b"error" | b"abort" | b"network_error" | b"insufficient_system_resource" => {
+            return Err(());
+        }
         _ => Finish::Stop,
     }))
 }
@@ -357,6 +388,14 @@ pub(super) fn usage(bytes: &[u8], object: Value) -> Option<(Usage, bool)> {
         && cached == counts.cached.unwrap_or(0)
         && reasoning == counts.reasoning.unwrap_or(0);
     Some((usage, plain))
+}
+
+/// What llama.cpp measured, for an answer without counts.
+pub(super) fn timings(bytes: &[u8], object: Value) -> Option<Usage> {
+    let count = |name: &str| json::get(bytes, object, name).and_then(|n| json::as_u64(bytes, n));
+    let cached = count("cache_n").unwrap_or(0);
+    let prompt = count("prompt_n")?.saturating_add(cached);
+    Some(Usage { prompt, completion: count("predicted_n")?, cached, ..Usage::default() })
 }
 
 /// The counts of a usage object, by OpenAI's names and by those of vendors, in one pass.

@@ -21,7 +21,7 @@ use smallvec::SmallVec;
 
 use crate::base::fail::{Failure, Fault};
 use crate::llm::dialects::{Dialect, chat};
-use crate::llm::errors::{error_of, error_of_line, said_of_body};
+use crate::llm::errors::{error_fields, error_of, error_of_line, said_of_body};
 use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::provider::{Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
@@ -217,6 +217,10 @@ impl Answer {
         }
         if let Some((usage, _)) = chunk.counts {
             self.usage = Some(usage);
+        } else if let Some(timings) = chunk.timings
+            && self.usage.is_none()
+        {
+            self.usage = loose::timings(bytes, timings);
         }
     }
 
@@ -244,7 +248,7 @@ impl Answer {
         for item in chunk.items(bytes) {
             let item = Item::read(bytes, item, b"text")?;
             let choice = self.choice(item.index.unwrap_or(0))?;
-            substance |= item.text;
+            substance |= item.text.is_some();
             if let Some(span) = item.finish {
                 substance = true;
                 if std::mem::replace(&mut choice.finished, true) {
@@ -278,6 +282,9 @@ impl Answer {
         for item in chunk.items(bytes) {
             let item = Item::read(bytes, item, b"delta")?;
             let (Some(index), Some(delta)) = (item.index, item.delta) else { return Ok(false) };
+            if item.usage.is_some() || item.error.is_some() {
+                return Ok(false);
+            }
             let choice = self.choice(index)?;
             let Some(says) = strict_delta(choice, bytes, delta) else { return Ok(false) };
             *substance |= says;
@@ -326,12 +333,26 @@ impl Answer {
         sink: &mut Sink<'_>,
     ) -> Result<bool, Fault> {
         let item = Item::read(bytes, item, body)?;
+        if let Some((usage, _)) = item.usage.and_then(|usage| loose::usage(bytes, usage)) {
+            self.usage = Some(usage);
+        }
+        if let Some(error) = item.error {
+            let fields: Top = json::members(bytes, error).collect();
+            self.said = Some(error_fields(bytes, &fields));
+            return Err(Fault::ErrorEvent);
+        }
         let choice = self.choice(item.index.unwrap_or(0))?;
         let mut substance = false;
-        if let Some(delta) = item.delta
-            && !choice.finished
-        {
-            substance |= loose::tell(choice, bytes, delta, sink);
+        match (item.delta, item.text) {
+            _ if choice.finished => {}
+            // Together repeats a delta's text beside it.
+            (Some(delta), _) => substance |= loose::tell(choice, bytes, delta, sink),
+            (None, Some(text)) => {
+                let text = json::raw_string(bytes, text).unwrap_or_default();
+                sink.text(choice.index, Piece::Raw(text));
+                substance |= !text.is_empty();
+            }
+            (None, None) => {}
         }
         let Some(span) = item.finish else { return Ok(substance) };
         match loose::finish(loose::inside(bytes, span)) {

@@ -15,11 +15,13 @@ pub mod anthropic;
 pub mod bedrock;
 pub mod bedrock_invoke;
 pub mod cohere;
+pub mod cohere_v1;
 pub mod gemini;
 pub mod mistral;
 pub mod ollama;
 pub mod openai;
 pub mod responses;
+pub mod tgi_generate;
 pub mod vertex;
 
 use self::openai::vendors::VendorId;
@@ -277,6 +279,8 @@ providers! {
     Bedrock => bedrock::Bedrock,
     BedrockInvoke => bedrock_invoke::BedrockInvoke,
     Responses => responses::Responses,
+    CohereV1 => cohere_v1::CohereV1,
+    TgiGenerate => tgi_generate::TgiGenerate,
 }
 
 const KINDS: usize = OWN.len() + VendorId::COUNT;

@@ -165,6 +165,13 @@ impl Ollama {
         sink.reason(0, Piece::Raw(thinking));
         sink.text(0, Piece::Raw(text));
         let mut substance = !text.is_empty() || !thinking.is_empty();
+        for image in
+            json::get(bytes, from, "images").into_iter().flat_map(|i| json::items(bytes, i))
+        {
+            let data = json::raw_string(bytes, image).unwrap_or_default();
+            sink.image(0, mime_of(data), Piece::Raw(data));
+            substance |= !data.is_empty();
+        }
         if let Some(calls) = json::get(bytes, from, "tool_calls") {
             for call in json::items(bytes, calls) {
                 if self.calls == CHOICES_MAX {
@@ -187,6 +194,16 @@ fn translated(ask: &Ask, body: &[u8], model: &str) -> Result<Vec<u8>, Fault> {
     body.insert(String::from("model"), model.into());
     body.insert(String::from("stream"), ask.stream.into());
     serde_json::to_vec(&body).map_err(|_| Fault::Unsendable)
+}
+
+/// The media type of an image, by how its base64 begins: it comes without one.
+fn mime_of(data: &[u8]) -> &'static str {
+    match data {
+        [b'/', b'9', b'j', ..] => "image/jpeg",
+        [b'R', b'0', b'l', ..] => "image/gif",
+        [b'U', b'k', b'l', ..] => "image/webp",
+        _ => "image/png",
+    }
 }
 
 /// A call, which is always whole.

@@ -331,6 +331,21 @@ impl Responses {
                 self.sign(bytes, item, at, sink);
                 Ok(told)
             }
+            b"image_generation_call" if is_done => {
+                let data = string(bytes, item, "result");
+                let format = match string(bytes, item, "output_format") {
+                    b"jpeg" => "image/jpeg",
+                    b"webp" => "image/webp",
+                    _ => "image/png",
+                };
+                // What was told of this item is not told again at the answer's end.
+                let known = self.parts.at(at, Strand::Text, 0)?;
+                if data.is_empty() || std::mem::replace(&mut known.notes, 1) > 0 {
+                    return Ok(Mark::Event);
+                }
+                sink.image(0, format, Piece::Raw(data));
+                Ok(Mark::Content)
+            }
             _ => Ok(Mark::Event),
         }
     }
