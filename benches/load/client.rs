@@ -11,7 +11,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use crate::Clock;
-use crate::link::Link;
+use crate::link::{Link, SCRATCH_BYTES};
 
 /// One run, read from `key=value` words.
 #[derive(Clone)]
@@ -85,7 +85,7 @@ impl Run {
         for index in 0..self.streams {
             streams.push(self.open(&poll, index)?);
         }
-        let mut tally = Tally::default();
+        let mut tally = Tally { scratch: vec![0; SCRATCH_BYTES], ..Tally::default() };
         let mut events = Events::with_capacity(1024);
         let began = clock.now();
         let stop = began + self.ms * 1000;
@@ -124,7 +124,7 @@ impl Run {
         tally: &mut Tally,
     ) -> io::Result<()> {
         let _ = stream.link.flush();
-        let open = stream.link.read(&mut stream.input);
+        let open = stream.link.read(&mut tally.scratch, &mut stream.input);
         let now = clock.now();
         let was = stream.is_busy();
         let done = stream.take(now, self, tally);
@@ -369,6 +369,7 @@ struct Tally {
     first: Vec<u64>,
     /// Microseconds from an event's writing to its arrival; without the first events.
     delays: Vec<u64>,
+    scratch: Vec<u8>,
 }
 
 impl Tally {

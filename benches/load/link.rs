@@ -5,8 +5,8 @@ use std::io::{self, ErrorKind, Read, Write};
 use mio::net::TcpStream;
 use rustls::ServerConnection;
 
-/// Read at once.
-const READ_BYTES: usize = 64 << 10;
+/// Where reads land first: one for a thread, since zeroing room for each would cost more than the read.
+pub const SCRATCH_BYTES: usize = 64 << 10;
 
 pub struct Link {
     pub socket: TcpStream,
@@ -26,9 +26,9 @@ impl Link {
     }
 
     /// Appends what is there; false when the peer is gone.
-    pub fn read(&mut self, into: &mut Vec<u8>) -> bool {
+    pub fn read(&mut self, scratch: &mut [u8], into: &mut Vec<u8>) -> bool {
         let Link { socket, tls, .. } = self;
-        let Some(tls) = tls else { return drain(socket, into) };
+        let Some(tls) = tls else { return drain(socket, scratch, into) };
         loop {
             match tls.read_tls(socket) {
                 Ok(0) => return false,
@@ -95,17 +95,17 @@ fn flush_plain(out: &[u8], sent: &mut usize, socket: &mut TcpStream) -> io::Resu
     Ok(())
 }
 
-fn drain(socket: &mut TcpStream, into: &mut Vec<u8>) -> bool {
+fn drain(socket: &mut TcpStream, scratch: &mut [u8], into: &mut Vec<u8>) -> bool {
     loop {
-        let at = into.len();
-        into.resize(at + READ_BYTES, 0);
-        let read = socket.read(&mut into[at..]);
-        into.truncate(at + *read.as_ref().unwrap_or(&0));
-        match read {
+        match socket.read(scratch) {
             Ok(0) => return false,
-            // A short read emptied the socket: what comes later wakes anew.
-            Ok(bytes) if bytes < READ_BYTES => return true,
-            Ok(_) => {}
+            Ok(bytes) => {
+                into.extend_from_slice(&scratch[..bytes]);
+                // A short read emptied the socket: what comes later wakes anew.
+                if bytes < scratch.len() {
+                    return true;
+                }
+            }
             Err(error) => return error.kind() == ErrorKind::WouldBlock,
         }
     }

@@ -18,7 +18,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection};
 
 use crate::Clock;
-use crate::link::Link;
+use crate::link::{Link, SCRATCH_BYTES};
 
 const PLAIN: usize = 0;
 const BAD: usize = 1;
@@ -123,6 +123,7 @@ pub struct Upstream {
     due: BinaryHeap<Reverse<(u64, usize, u64)>>,
     serial: u64,
     out: Vec<u8>,
+    scratch: Vec<u8>,
 }
 
 impl Upstream {
@@ -158,6 +159,7 @@ impl Upstream {
             due: BinaryHeap::new(),
             serial: 0,
             out: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
         })
     }
 
@@ -240,7 +242,8 @@ impl Upstream {
             self.due.push(Reverse((job.due, index, connection.serial)));
         }
         if readable && open {
-            open = connection.link.read(&mut connection.input) && self.answer(index).is_some();
+            open = connection.link.read(&mut self.scratch, &mut connection.input)
+                && self.answer(index).is_some();
         }
         if !open {
             self.close(index);
