@@ -20,7 +20,7 @@ use rustls::{ServerConfig, ServerConnection};
 use crate::Clock;
 use crate::link::{Link, SCRATCH_BYTES};
 
-const PLAIN: usize = 0;
+/// Listeners in their order; the first is the plain one.
 const BAD: usize = 1;
 const TLS: usize = 2;
 const CONNECTIONS: usize = 16;
@@ -214,7 +214,6 @@ impl Upstream {
                 job: None,
                 serial: self.serial,
             };
-            debug_assert!(listener >= PLAIN);
             if index == self.connections.len() {
                 self.connections.push(Some(connection));
             } else {
