@@ -86,7 +86,7 @@ fn requests(decoy: &str) -> Vec<String> {
         format!("p0/up?host={decoy}"),
         format!("p0/up#@{decoy}"),
         format!("p0:{decoy}/up"),
-        format!("{decoy}"),
+        decoy.to_owned(),
         format!("p0/\\\\\\\\{decoy}\\\\up"),
     ] {
         let body = json!({ "model": model, "messages": [] }).to_string();
