@@ -21,7 +21,7 @@ use crate::net::core::{Core, Entry, Snapshot};
 use crate::net::down::{Down, Hello, Received};
 use crate::net::drive;
 use crate::net::intake::{self, Intake};
-use crate::net::load::{self, Refusing, Seat, Shed};
+use crate::net::load::{self, Holding, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
 use crate::rt::{Reader as _, Rt};
 use crate::wire::http1::body::Body;
@@ -180,6 +180,7 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         let keep = discard_body(core, down, &head).await;
         return shed(core, down, &snapshot, why, keep, client, intake.ledger).await;
     }
+    let _holding = has_body(&head).then(|| Holding::begin(&core.shared));
     let body = match read_body(core, down, &snapshot, &head).await {
         Ok(body) => body,
         Err(Stopped::Silently) => {
@@ -349,7 +350,7 @@ async fn read_body<R: Rt>(
         if decoded.done {
             return Ok(body);
         }
-        if body.len() > limits::SHED_BODY_BYTES_MAX && core.shared.load.is_over_memory() {
+        if body.len() > limits::SHED_BODY_BYTES_MAX && core.shared.load.is_short_for(2) {
             return Err(Stopped::TooMuch);
         }
         let had = down.rx.len();

@@ -99,6 +99,8 @@ pub struct Load {
     in_flight: AtomicU32,
     /// Connections that are being told why they are refused.
     refusing: AtomicU32,
+    /// Requests with bodies, from their heads to their ends.
+    holding: AtomicU32,
     resident: AtomicU64,
     over_memory: AtomicBool,
     /// When a descriptor was last missing, in microseconds; 0: none is.
@@ -170,6 +172,11 @@ impl Load {
     /// Whether no more memory should be taken.
     pub fn is_over_memory(&self) -> bool {
         self.over_memory.load(Ordering::Relaxed)
+    }
+
+    /// Whether so many requests that hold bodies are too many: memory is short.
+    pub(super) fn is_short_for(&self, holding: u32) -> bool {
+        self.is_over_memory() && self.holding.load(Ordering::Relaxed) >= holding
     }
 
     /// A descriptor was missing; whether that is news.
@@ -288,7 +295,8 @@ pub(super) fn judge(
     if lateness.sheds() {
         return Some(Shed::Lag);
     }
-    if has_body && load.is_over_memory() {
+    // With none under way, what is resident is the allocator's, and refusing would never bring it down.
+    if has_body && load.is_short_for(1) {
         return Some(Shed::Memory);
     }
     if full(&load.in_flight, server.in_flight_max) {
@@ -296,6 +304,23 @@ pub(super) fn judge(
     }
     let (count, most) = snapshot.of_key(key)?;
     full(count, most).then_some(Shed::Key)
+}
+
+/// A request that holds a body, or will; over when it is dropped.
+pub(super) struct Holding(Arc<Shared>);
+
+impl Holding {
+    /// One more.
+    pub(super) fn begin(shared: &Arc<Shared>) -> Holding {
+        shared.load.holding.fetch_add(1, Ordering::Relaxed);
+        Holding(shared.clone())
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.0.load.holding.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A place among the requests under way; free again when it is dropped.
