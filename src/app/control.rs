@@ -189,14 +189,17 @@ type Run = fn(&Arc<Shared>, &Receiver<()>, Box<dyn FnOnce() + Send>, fn(&str));
 const RESOLVER: &str = "resolver";
 const TOKENS: &str = "tokens";
 
+/// What ends such a thread when it is dropped, and the thread.
+type Running = (Sender<()>, JoinHandle<()>);
+
 /// The threads that may block: the resolver, and that of tokens where there are any.
 #[derive(Default)]
 pub struct Aside {
-    threads: Mutex<BTreeMap<&'static str, (Sender<()>, JoinHandle<()>)>>,
+    threads: Mutex<BTreeMap<&'static str, Running>>,
 }
 
 impl Aside {
-    fn threads(&self) -> MutexGuard<'_, BTreeMap<&'static str, (Sender<()>, JoinHandle<()>)>> {
+    fn threads(&self) -> MutexGuard<'_, BTreeMap<&'static str, Running>> {
         self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
