@@ -21,7 +21,6 @@ mod http;
 mod life;
 mod messages;
 mod natives;
-mod process;
 mod reload;
 mod rig;
 mod sandbox;
