@@ -189,17 +189,17 @@ const RESOLVER: &str = "resolver";
 const MEMORY: &str = "memory";
 const TOKENS: &str = "tokens";
 
-/// By name: what ends each, and its thread.
-type Threads = BTreeMap<&'static str, (Sender<()>, JoinHandle<()>)>;
+/// What ends such a thread when it is dropped, and the thread.
+type Running = (Sender<()>, JoinHandle<()>);
 
 /// The threads that may block: the resolver, and that of tokens where there are any.
 #[derive(Default)]
 pub struct Aside {
-    threads: Mutex<Threads>,
+    threads: Mutex<BTreeMap<&'static str, Running>>,
 }
 
 impl Aside {
-    fn threads(&self) -> MutexGuard<'_, Threads> {
+    fn threads(&self) -> MutexGuard<'_, BTreeMap<&'static str, Running>> {
         self.threads.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 

@@ -41,7 +41,9 @@ enum Stopped {
 /// Serves one connection to its end.
 pub async fn run<R: Rt>(core: Rc<Core<R>>, entry: Entry<R>, reader: R::Reader, writer: R::Writer) {
     let mut down = Down::new(reader, writer);
-    if open(&core, &mut down).await {
+    let is_plain = core.shared.snapshot().client_tls.is_none();
+    // Boxed, as all that an idle connection has no need of.
+    if is_plain || Box::pin(open(&core, &mut down)).await {
         requests(&core, &mut down).await;
     }
     drop(entry);
@@ -54,13 +56,20 @@ async fn requests<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) {
         // Boxed, so that an idle connection holds no exchange's worth of state.
         let keep = Box::pin(serve_one(core, down, snapshot)).await;
         if !keep {
-            down.farewell(core).await;
-            linger(core, down).await;
+            Box::pin(end(core, down)).await;
             return;
         }
         down.rest();
     }
+    if down.tls.is_some() {
+        Box::pin(down.farewell(core)).await;
+    }
+}
+
+/// Ends a connection that the client may still be sending on.
+async fn end<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
     down.farewell(core).await;
+    linger(core, down).await;
 }
 
 /// Shakes hands where TLS is spoken; false if the connection is over with that.

@@ -367,9 +367,9 @@ fn watch(listener: &std::net::TcpListener) -> io::Result<OwnedFd> {
     // Of several cores that share a listener, one is woken for a connection.
     let events = (libc::EPOLLIN | libc::EPOLLEXCLUSIVE) as u32;
     let mut event = libc::epoll_event { events, u64: 0 };
+    let (watched, event) = (listener.as_raw_fd(), &raw mut event);
     // SAFETY: both descriptors are open, and the kernel only reads the event, before it returns.
-    let added =
-        unsafe { libc::epoll_ctl(fd, libc::EPOLL_CTL_ADD, listener.as_raw_fd(), &raw mut event) };
+    let added = unsafe { libc::epoll_ctl(fd, libc::EPOLL_CTL_ADD, watched, event) };
     if added < 0 { Err(io::Error::last_os_error()) } else { Ok(watch) }
 }
 

@@ -26,7 +26,6 @@ mod naive;
 mod natives;
 mod overload;
 mod pairs;
-mod process;
 mod raw;
 mod reload;
 mod responses;

@@ -1,4 +1,22 @@
-//! The process itself: reloads, successors, signals, and what a killed one leaves.
+//! The process itself: reloads, successors, signals, and what a killed one leaves. In a binary of its
+//! own, so that its load and the limits of `tests/e2e` do not meet.
+
+#![cfg(feature = "uring")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    dead_code,
+    missing_docs,
+    reason = "a test says what is wrong by failing, and takes what it needs of the rig"
+)]
+
+#[path = "../e2e/client.rs"]
+mod client;
+#[path = "../e2e/rig.rs"]
+mod rig;
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -10,8 +28,39 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use serde_json::Value;
 
 use crate::client::{Client, ask, chat};
-use crate::fallback::{expected, good};
 use crate::rig::{Driver, PATIENCE, Provider, on_both, providers, wait_for};
+
+const EVENTS: [&str; 3] = [
+    "{\"content\":\"hello from NAME\"},\"finish_reason\":null",
+    "{\"content\":\" and more\"},\"finish_reason\":null",
+    "{},\"finish_reason\":\"stop\"",
+];
+
+/// A streamed answer as its events, with the model's name in them.
+fn events(name: &str, model: &str) -> Vec<String> {
+    let event = |rest: &&str| {
+        let rest = rest.replace("NAME", name);
+        format!(
+            "data: {{\"id\":\"c1\",\"object\":\"chat.completion.chunk\",\"created\":7,\"model\":\"{model}\",\"choices\":[{{\"index\":0,\"delta\":{rest}}}]}}\n\n"
+        )
+    };
+    let done = String::from("data: [DONE]\n\n");
+    EVENTS.iter().map(event).chain([done]).collect()
+}
+
+/// What a provider says.
+fn good(name: &str) -> String {
+    let events = events(name, "up");
+    let chunks: String = events.iter().map(|e| format!("{:x}\r\n{e}\r\n", e.len())).collect();
+    format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n{chunks}0\r\n\r\n"
+    )
+}
+
+/// What a client gets of it.
+fn expected(name: &str) -> String {
+    events(name, "m").concat()
+}
 
 /// One such test at a time: each has processes and load of its own.
 static TURN: Mutex<()> = Mutex::new(());
