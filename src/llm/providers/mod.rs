@@ -23,7 +23,7 @@ pub mod responses;
 pub mod vertex;
 
 use self::openai::vendors::VendorId;
-use crate::llm::quirks::Fate;
+use crate::llm::quirks::Fates;
 
 macro_rules! providers {
     ($($kind:ident => $adapter:ty,)*) => {
@@ -87,7 +87,7 @@ macro_rules! providers {
 
         impl Kind {
             /// See [`Provider::judge`].
-            pub fn judge(self, body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+            pub fn judge(self, body: &[u8], model: &str) -> Option<Fates> {
                 match self {
                     $(Kind::$kind => <$adapter as Provider>::judge(body, model),)*
                     Kind::Like(vendor) => Some(vendor.row().judge(body, model)),
