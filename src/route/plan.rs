@@ -263,7 +263,10 @@ pub struct Wish<'a> {
 /// Who tells how the parameters of a request fare with a model of a kind of provider. Nobody: they are of
 /// no account for the plan.
 #[derive(Clone, Copy, Default)]
-pub struct Judge<'a>(pub Option<&'a dyn Fn(Kind, &str) -> Fates>);
+pub struct Judge<'a>(pub Option<&'a Asked<'a>>);
+
+/// How parameters fare with a kind's model.
+pub type Asked<'a> = dyn Fn(Kind, &str) -> Fates + 'a;
 
 impl std::fmt::Debug for Judge<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
