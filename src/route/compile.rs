@@ -344,6 +344,25 @@ mod tests {
         [models.m]\ntargets = [\"p/m\"]\nhedge_after = \"p95\"\nfirst_content_timeout = \"auto\"\n\
         [routes.touchy]\nmodels = [\"m\"]\nbreaker = { failures = 1 }\n";
 
+    #[test]
+    fn a_reload_keeps_who_is_warm() {
+        let providers = "[providers.a]\nkind = \"openai\"\nbase_url = \"http://a/v1\"\n\
+                         [providers.b]\nkind = \"openai\"\nbase_url = \"http://b/v1\"\n";
+        let models = |targets: &str| format!("{providers}[models.m]\ntargets = [{targets}]\n");
+        let old = table(&models("\"a/x\", \"b/y\""), None);
+        let id = |table: &Table, name: &str| {
+            table.targets.iter().find(|(_, target)| &*target.name == name).unwrap().0
+        };
+        let (thread, gone) = (7 << 40 | 1, 9 << 40 | 2);
+        old.affinity.note(thread, id(&old, "b/y"), 5_000, NOW);
+        old.affinity.note(gone, id(&old, "a/x"), 5_000, NOW);
+        let new = table(&models("\"a/z\", \"a/w\", \"b/y\""), Some(&old));
+        assert_ne!(id(&new, "b/y"), id(&old, "b/y"), "it has another number now");
+        let warm = new.affinity.warm(thread, NOW).unwrap();
+        assert_eq!(warm.target, id(&new, "b/y"));
+        assert_eq!(new.affinity.warm(gone, NOW), None, "its target is gone");
+    }
+
     fn table(text: &str, previous: Option<&Table>) -> Table {
         let config = config::load(text, &|reference| Ok(reference.to_string().into_bytes()));
         compile(&config.unwrap(), previous).unwrap()
