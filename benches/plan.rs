@@ -49,7 +49,7 @@ fn table() -> Table {
     table
 }
 
-fn wish(model: &str) -> Wish {
+fn wish(model: &str) -> Wish<'static> {
     let body = format!(
         "{{\"model\":\"{model}\",\"stream\":true,\"max_tokens\":500,\"tools\":[{{\"name\":\"f\"}}],\
          \"messages\":[{{\"role\":\"user\",\"content\":\"hello there\"}}]}}"

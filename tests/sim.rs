@@ -36,6 +36,8 @@ use firstbyte::rt::sim::{Faults, SimReader, SimRt, SimStop, SimWriter, World};
 use firstbyte::rt::{Accept as _, Reader as _, Rt, Stop as _, Writer as _, until};
 use firstbyte::wire::http1::{body::Body, head};
 
+#[path = "sim/dense.rs"]
+mod dense;
 #[path = "sim/patience.rs"]
 mod patience;
 #[path = "sim/storm.rs"]
@@ -504,6 +506,12 @@ impl Answer {
 
     /// The client's bytes are those of one attempt, in order, each once, with an honest end.
     fn judge(&self, seed: u64) {
+        self.judge_of("m", seed);
+    }
+
+    /// The same where the client asked for another model.
+    fn judge_of(&self, model: &str, seed: u64) {
+        let shown = format!("\"{model}\"");
         if self.status == 0 {
             return;
         }
@@ -521,7 +529,7 @@ impl Answer {
             if self.complete {
                 let json: serde_json::Value = serde_json::from_slice(&self.body).unwrap();
                 let tag = json["id"].as_str().unwrap_or_default();
-                assert_eq!(text, whole(tag).replace("\"up\"", "\"m\""), "{case}");
+                assert_eq!(text, whole(tag).replace("\"up\"", &shown), "{case}");
             }
             return;
         }
@@ -530,7 +538,7 @@ impl Answer {
             return;
         };
         let tag = text[at + 6..].split('"').next().unwrap();
-        let oracle: Vec<_> = events(tag).iter().map(|e| e.replace("\"up\"", "\"m\"")).collect();
+        let oracle: Vec<_> = events(tag).iter().map(|e| e.replace("\"up\"", &shown)).collect();
         let good = format!("{}data: [DONE]\n\n", oracle.concat());
         if !self.complete {
             let cut = text.find("data: {\"error\"").unwrap_or(text.len());

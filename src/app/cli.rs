@@ -8,11 +8,12 @@ use clap::{Parser, Subcommand};
 
 use crate::app::control::{self, Origin};
 use crate::app::{demo, models, sandbox, say, serve, translate};
-use crate::config::{Config, Problem};
+use crate::config::{Config, Fates, Kind, Problem};
 use crate::llm::dialects::Dialect;
+use crate::llm::parameters::Parameters;
 use crate::llm::request::{Ask, Surface};
 use crate::net::wish_of;
-use crate::route;
+use crate::route::{self, Judge, Wish};
 
 /// An LLM gateway: a failing provider is replaced until the first byte, and told honestly after it.
 #[derive(Parser)]
@@ -221,15 +222,25 @@ fn explain(
         }
     };
     let table = route::compile(&config, None).map_err(|found| Stop::config("config", &found))?;
-    let ask = match request {
+    let (ask, body) = match request {
         Some(file) => {
             let body = read_request(file)?;
-            Ask::read(Surface::Explain, &body)
-                .map_err(|fault| Stop::failed(format!("{}: {}", file.display(), fault.message)))?
+            let ask = Ask::read(Surface::Explain, &body)
+                .map_err(|fault| Stop::failed(format!("{}: {}", file.display(), fault.message)))?;
+            (ask, body)
         }
-        None => Ask { model: model.unwrap_or_default(), stream: true, ..Ask::default() },
+        None => {
+            let model = model.unwrap_or_default();
+            (Ask { model, stream: true, ..Ask::default() }, Vec::new())
+        }
     };
-    let explained = route::explain(&table, &wish_of(&ask, None), 0, crate::rt::uring::now());
+    let parameters = Parameters::of(&ask, &body, true);
+    let judge = |kind: Kind, model: &str| match &parameters {
+        Some(parameters) => parameters.fates(kind, model),
+        None => Fates::new(),
+    };
+    let wish = Wish { judge: Judge(Some(&judge)), ..wish_of(&ask, None) };
+    let explained = route::explain(&table, &wish, 0, crate::rt::uring::now());
     if json {
         say::line(&format!("{:#}", explained.to_json()));
     } else {

@@ -37,6 +37,7 @@ use crate::base::tick::Ms;
 pub use crate::llm::demand::Demand;
 pub use crate::llm::needs::Needs;
 pub use crate::llm::providers::Kind;
+pub use crate::llm::quirks::{Fate, Fates};
 pub use catalog::{Facts, FactsPatch, Price};
 pub use tls::Certificate;
 pub use values::{

@@ -11,6 +11,7 @@ use crate::exchange::phase::{Lane, LaneId, Phase, Pumped, Stage};
 use crate::exchange::relay::Reads;
 use crate::exchange::verdict::{self, Verdict};
 use crate::exchange::{Cx, Exchange, Output, Side, answer};
+use crate::llm::parameters::Parameters;
 use crate::llm::prompt::Unreadable;
 use crate::llm::provider::{Badge, Said, Site};
 use crate::llm::providers::{Kind, Stream};
@@ -172,13 +173,11 @@ impl Exchange {
 
     /// Which parameter a provider can't serve.
     fn incompatible(&self, kind: Kind, model: &str) -> Option<Said> {
-        if self.ask.surface != Surface::Chat {
-            return None;
-        }
-        let judged = kind.judge(self.body.as_slice(), model)?;
+        let parameters = Parameters::of(&self.ask, self.body.as_slice(), false)?;
+        let judged = parameters.fates(kind, model);
         let (path, _) = judged.into_iter().find(|(_, fate)| *fate == Fate::Incompatible)?;
         let message = format!("{} can't serve {path} as it was asked for", kind.name());
-        Some(Said { message, param: Some(path.to_owned()), ..Said::default() })
+        Some(Said { message, param: Some(path.into_owned()), ..Said::default() })
     }
 
     pub(super) fn received(&mut self, id: LaneId, rx: &mut Buf, cx: &Cx<'_>) {

@@ -15,7 +15,9 @@
 //! half (Indic, Thai), three quarters (Chinese, Japanese, Korean) or two (emoji). Images and documents count as a constant
 //! or by their bytes. `Demand::least` and `Demand::most` bound what a vendor will count: 70 % of the text
 //! and 25 % of tools and schemas less 32, and 170 % of all and 700. `tests/estimate.rs` holds every recorded
-//! request of text against them; those with images are too few to say anything.
+//! request of text against them; those with images are too few to say anything. As the answer to
+//! `/v1/messages/count_tokens`, 53 of 55 recorded prompts of 100 tokens and more are off by less than a
+//! third, and by 500 more where there are tools (`tests/recorded/messages.rs`).
 
 use memchr::memchr2;
 

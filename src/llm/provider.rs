@@ -11,7 +11,7 @@ use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::{Ms, UnixMs};
 use crate::llm::dialects::Dialect;
 use crate::llm::event::{Mark, Usage};
-use crate::llm::quirks::Fate;
+use crate::llm::quirks::Fates;
 use crate::llm::request::{Ask, Surface};
 use crate::llm::sink::Sink;
 use crate::wire::aws_event;
@@ -172,8 +172,9 @@ pub trait Provider: Default {
     const FRAMING: Framing = Framing::Sse;
 
     /// How the parameters of a chat client's body fare with a model: the paths, as `messages[].name`, of
-    /// those that are not passed as they came. `None`: this adapter does not tell.
-    fn judge(_body: &[u8], _model: &str) -> Option<Vec<(&'static str, Fate)>> {
+    /// those that are not passed as they came. `None`: it has no table, and is asked by what it writes
+    /// (`llm/parameters`).
+    fn judge(_body: &[u8], _model: &str) -> Option<Fates> {
         None
     }
 

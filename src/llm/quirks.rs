@@ -11,6 +11,8 @@
 //! do, a value that asks for nothing (null, false, no entries, one choice) is cut; any other makes the
 //! request one that this vendor can't serve.
 
+use std::borrow::Cow;
+
 use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
@@ -32,6 +34,9 @@ pub enum Fate {
     /// Not at all, and an answer without it would be a wrong one.
     Incompatible,
 }
+
+/// Parameters, by their paths in the body, and how they fare.
+pub type Fates = Vec<(Cow<'static, str>, Fate)>;
 
 impl Fate {
     /// The stable short name.
@@ -155,11 +160,7 @@ pub fn fit<'r>(
 
 /// How the parameters of a chat body fare: each that is not passed as it came, by its rule's path. Empty
 /// for what is no JSON object.
-pub fn judge<'r>(
-    body: &[u8],
-    rules: impl IntoIterator<Item = &'r Rule>,
-    model: &str,
-) -> Vec<(&'static str, Fate)> {
+pub fn judge<'r>(body: &[u8], rules: impl IntoIterator<Item = &'r Rule>, model: &str) -> Fates {
     match json::document(body) {
         Ok(top) if top.kind == Kind::Object => Walk::over(body, top, rules, model).judged,
         _ => Vec::new(),
@@ -184,7 +185,7 @@ enum Act {
 struct Walk<'b> {
     body: &'b [u8],
     edits: SmallVec<[Edit; 4]>,
-    judged: Vec<(&'static str, Fate)>,
+    judged: Fates,
 }
 
 impl<'b> Walk<'b> {
@@ -280,8 +281,9 @@ impl<'b> Walk<'b> {
             Act::Never => Fate::Incompatible,
         };
         let routing = ROUTING.iter().any(|known| known.path == rule.path);
-        if !routing && !self.judged.contains(&(rule.path, fate)) {
-            self.judged.push((rule.path, fate));
+        let judged = (Cow::Borrowed(rule.path), fate);
+        if !routing && !self.judged.contains(&judged) {
+            self.judged.push(judged);
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::base::limits;
 use crate::base::tick::Ms;
 use crate::llm::demand::{self, Demand};
 use crate::llm::dialects::{self, Dialect};
+use crate::llm::parameters;
 use crate::llm::prompt::{Prompt, Unreadable};
 use crate::wire::json::{self, Kind, Member, Top, Value};
 
@@ -233,6 +234,8 @@ pub struct Ask {
     pub deadline: Option<Ms>,
     /// What it demands of a model.
     pub demand: Demand,
+    /// Its members that are parameters of how to answer, where they lie.
+    pub parameters: SmallVec<[Member; 4]>,
     /// What changes in the body, in order.
     pub edits: SmallVec<[Edit; 4]>,
     /// Method, path and fields.
@@ -277,6 +280,9 @@ impl Ask {
         let mut seen: SmallVec<[&str; 8]> = SmallVec::new();
         for (index, member) in members.iter().enumerate() {
             let name = member.name(body);
+            if parameters::is_parameter(&name) {
+                ask.parameters.push(*member);
+            }
             let Some(known) = KNOWN.iter().find(|known| known.name == name) else {
                 refuse_other_model(&name)?;
                 continue;
@@ -294,7 +300,8 @@ impl Ask {
         }
         ask.finish(surface, &seen)?;
         // Elsewhere the same words mean other things: `n` images, say.
-        if surface.is_understood() || surface == Surface::Explain {
+        let is_read = matches!(surface, Surface::Explain | Surface::CountTokens);
+        if surface.is_understood() || is_read {
             ask.demand = demand::read(body, &members);
         }
         cut_members(&members, &cuts, &mut ask.edits);

@@ -12,18 +12,18 @@ use subtle::ConstantTimeEq as _;
 use crate::base::buf::Buf;
 use crate::base::ids::{Id as _, KeyId};
 use crate::base::tick::Ms;
-use crate::config::Commit;
 use crate::config::catalog::Use;
+use crate::config::{Commit, Demand, Fates};
 use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::{Ending, Ledger};
 use crate::exchange::{Cx, Exchange, Job};
 use crate::llm::dialects::{ErrorText, messages_prompt};
-use crate::llm::estimate;
+use crate::llm::parameters::Parameters;
 use crate::llm::prompt::Unreadable;
 use crate::llm::providers::Kind;
 use crate::llm::request::{Ask, AskFault, Envelope, Sort, Surface};
 use crate::net::core::{Core, Snapshot};
-use crate::route::{self, By, MaxPrice, Refusal, Wish};
+use crate::route::{self, By, Judge, MaxPrice, Refusal, Wish};
 use crate::rt::Rt;
 use crate::wire::http1::head::{self, Method, RequestHead};
 
@@ -241,9 +241,22 @@ fn plan<R: Rt>(
     intake.ledger.stream = ask.stream;
     ask.deadline = intake.deadline;
     ask.envelope = std::mem::take(&mut intake.envelope);
-    let wish = wish(&ask, intake);
+    let explains = surface == Surface::Explain || intake.dry_run;
+    let parameters = if explains || Parameters::matter(&ask, body.as_slice()) {
+        Parameters::of(&ask, body.as_slice(), explains || ask.prefs.require)
+    } else {
+        None
+    };
+    let judge = |kind: Kind, model: &str| match &parameters {
+        Some(parameters) => parameters.fates(kind, model),
+        None => Fates::new(),
+    };
+    let mut wish = wish_of(&ask, intake.commit);
+    if parameters.is_some() {
+        wish.judge = Judge(Some(&judge));
+    }
     let turn = core.next_turn();
-    if surface == Surface::Explain || intake.dry_run {
+    if explains {
         let explained = route::explain(cx.table, &wish, turn, cx.now);
         // What would be refused without a look at any target is refused here too; a dry run is answered
         // as dispatch would answer it.
@@ -257,13 +270,19 @@ fn plan<R: Rt>(
     let mut plan = route::pick(cx.table, &wish, turn, cx.now)
         .map_err(|refusal| unroutable(&refusal, &wish))?;
     if surface == Surface::CountTokens {
-        count_tokens(&mut plan, cx.table, body.as_slice())?;
+        count_tokens(&mut plan, cx.table, body.as_slice(), ask.demand.prompt)?;
     }
     Ok((ask, plan))
 }
 
-/// Tokens are counted by the provider that would be tried first, if it knows how; else they are guessed.
-fn count_tokens(plan: &mut route::Plan, table: &route::Table, body: &[u8]) -> Result<(), Answer> {
+/// Tokens are counted by the provider that would be tried first, if it knows how; else the estimate of
+/// `prompt` tokens is the answer.
+fn count_tokens(
+    plan: &mut route::Plan,
+    table: &route::Table,
+    body: &[u8],
+    prompt: u32,
+) -> Result<(), Answer> {
     let counts = |attempt: &route::Attempt| {
         table.providers[table.targets[attempt.target].provider].kind == Kind::Anthropic
     };
@@ -274,16 +293,16 @@ fn count_tokens(plan: &mut route::Plan, table: &route::Table, body: &[u8]) -> Re
     let mut body: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     // There is no answer to limit.
     body["max_tokens"] = 1.into();
-    let prompt = messages_prompt::read(&body).map_err(|Unreadable { at, expected }| {
+    messages_prompt::read(&body).map_err(|Unreadable { at, expected }| {
         let message = format!("{at}: expected {expected}");
         error(400, &message, Some(&at), "invalid_value")
     })?;
-    let counted = serde_json::json!({ "input_tokens": estimate::tokens(&prompt) });
+    let counted = serde_json::json!({ "input_tokens": prompt });
     Err(Answer::json(counted.to_string().into_bytes()))
 }
 
 /// The routing part of a request. Also what `firstbyte explain` asks with.
-pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish {
+pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish<'static> {
     Wish {
         model: ask.model.clone(),
         models: ask.models.clone(),
@@ -295,7 +314,12 @@ pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish {
         commit,
         deadline: ask.deadline,
         passthrough: ask.model.is_empty() && ask.models.is_empty(),
-        demand: ask.demand,
+        judge: Judge::default(),
+        // A prompt that is counted need not fit.
+        demand: match ask.surface {
+            Surface::CountTokens => Demand::default(),
+            _ => ask.demand,
+        },
         sort: ask.prefs.sort.map(|sort| match sort {
             Sort::Price => By::Price,
             Sort::Throughput => By::Throughput,
@@ -309,10 +333,6 @@ pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish {
             _ => None,
         },
     }
-}
-
-fn wish(ask: &Ask, intake: &Intake) -> Wish {
-    wish_of(ask, intake.commit)
 }
 
 fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
@@ -337,7 +357,11 @@ fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
         Refusal::Unfit(lacks) => {
             let is_window = lacks.iter().all(|(_, lack)| lack.window.is_some());
             let code = if is_window { "context_length_exceeded" } else { "no_compatible_target" };
-            error(400, &refusal.text(), None, code)
+            // The one that is at fault everywhere, as far as it can be told.
+            let refused = lacks.iter().all(|(_, lack)| !lack.refuses.is_empty());
+            let param = lacks.first().and_then(|(_, lack)| lack.refuses.first());
+            let param = param.filter(|_| refused).map(|name| &**name);
+            error(400, &refusal.text(), param, code)
         }
         Refusal::Cooling { retry_after, status } => {
             let text = ErrorText {

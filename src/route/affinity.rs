@@ -71,6 +71,17 @@ impl Affinity {
         Some(Warm { target: TargetId((word >> 24) as u16), tokens })
     }
 
+    /// The same for a table whose targets have other numbers; `new_id` knows them. What is gone is forgotten.
+    pub fn carried(&self, new_id: impl Fn(TargetId) -> Option<TargetId>) -> Affinity {
+        let slot = |slot: &AtomicU64| {
+            let word = slot.load(Relaxed);
+            let id = if word == 0 { None } else { new_id(TargetId((word >> 24) as u16)) };
+            let word = id.map_or(0, |id| word & !(0xffff << 24) | u64::from(id.0) << 24);
+            AtomicU64::new(word)
+        };
+        Affinity { slots: self.slots.iter().map(slot).collect() }
+    }
+
     fn slot(&self, thread: u64) -> &AtomicU64 {
         &self.slots[thread as usize % SLOTS]
     }
@@ -101,6 +112,17 @@ mod tests {
         assert_eq!((warm.target, warm.tokens), (TargetId(9), 5_888));
         assert_eq!(table.warm(THREAD, NOW + Ms(310_000)), None);
         assert_eq!(table.warm(THREAD ^ 1 << 50, NOW), None, "another thread in the same slot");
+    }
+
+    #[test]
+    fn conversations_find_their_targets_under_new_numbers() {
+        let (table, other) = (Affinity::default(), THREAD + 1);
+        table.note(THREAD, TargetId(7), 5_000, NOW);
+        table.note(other, TargetId(8), 5_000, NOW);
+        let next = table.carried(|id| (id.0 == 7).then_some(TargetId(u16::MAX)));
+        let warm = next.warm(THREAD, NOW).unwrap();
+        assert_eq!((warm.target, warm.tokens), (TargetId(u16::MAX), 4_864));
+        assert_eq!(next.warm(other, NOW), None, "its target is gone");
     }
 
     #[test]

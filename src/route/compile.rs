@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::health::Breaker;
-use super::plan::{Endpoint, Line, ModelRow, ProviderRow, RouteRow, Table, Target};
+use super::plan::{Endpoint, Line, ModelRow, OwnBreaker, ProviderRow, RouteRow, Table, Target};
 use super::speed::Speed;
 use super::token::Token;
 use crate::base::ids::{EndpointId, ModelId, ProviderId, TargetId};
@@ -42,6 +42,15 @@ pub fn compile(config: &Config, previous: Option<&Table>) -> Result<Table, Vec<P
     maker.built_in();
     let mut table = maker.table;
     table.passthrough = config.passthrough;
+    if let Some(previous) = previous {
+        // What kept its breaker is the same target under a new number.
+        let is_it = |old: &Target, new: &Target| Arc::ptr_eq(&old.breaker, &new.breaker);
+        let new_id = |id: TargetId| {
+            let old = previous.targets.get(id)?;
+            table.targets.iter().find(|(_, new)| is_it(old, new)).map(|(id, _)| id)
+        };
+        table.affinity = previous.affinity.carried(new_id);
+    }
     let rows = [
         ("providers", table.providers.len()),
         ("models", table.models.len()),
@@ -207,16 +216,19 @@ impl Maker<'_> {
         if target.breaker.rule() == rule {
             return;
         }
-        let name: Arc<str> = format!("{route} {}", target.name).into();
         let kept = self.previous.and_then(|table| {
-            let known = |(known, old): &&(Arc<str>, Arc<Breaker>)| {
-                *known == name && old.rule() == rule && old.is_beside(&target.breaker)
+            let known = |own: &&OwnBreaker| {
+                let old = &own.breaker;
+                (&*own.route, &own.target) == (route, &target.name)
+                    && old.rule() == rule
+                    && old.is_beside(&target.breaker)
             };
-            table.own_breakers.iter().find(known).map(|(_, old)| old.clone())
+            table.own_breakers.iter().find(known).map(|own| own.breaker.clone())
         });
         let breaker = kept.unwrap_or_else(|| Arc::new(target.breaker.beside(rule)));
         line.own = u16::try_from(self.table.own_breakers.len()).ok();
-        self.table.own_breakers.push((name, breaker));
+        let target = target.name.clone();
+        self.table.own_breakers.push(OwnBreaker { route: route.into(), target, breaker });
     }
 
     /// Target over route over model over provider over defaults.
@@ -332,12 +344,31 @@ mod tests {
         [models.m]\ntargets = [\"p/m\"]\nhedge_after = \"p95\"\nfirst_content_timeout = \"auto\"\n\
         [routes.touchy]\nmodels = [\"m\"]\nbreaker = { failures = 1 }\n";
 
+    #[test]
+    fn a_reload_keeps_who_is_warm() {
+        let providers = "[providers.a]\nkind = \"openai\"\nbase_url = \"http://a/v1\"\n\
+                         [providers.b]\nkind = \"openai\"\nbase_url = \"http://b/v1\"\n";
+        let models = |targets: &str| format!("{providers}[models.m]\ntargets = [{targets}]\n");
+        let old = table(&models("\"a/x\", \"b/y\""), None);
+        let id = |table: &Table, name: &str| {
+            table.targets.iter().find(|(_, target)| &*target.name == name).unwrap().0
+        };
+        let (thread, gone) = (7 << 40 | 1, 9 << 40 | 2);
+        old.affinity.note(thread, id(&old, "b/y"), 5_000, NOW);
+        old.affinity.note(gone, id(&old, "a/x"), 5_000, NOW);
+        let new = table(&models("\"a/z\", \"a/w\", \"b/y\""), Some(&old));
+        assert_ne!(id(&new, "b/y"), id(&old, "b/y"), "it has another number now");
+        let warm = new.affinity.warm(thread, NOW).unwrap();
+        assert_eq!(warm.target, id(&new, "b/y"));
+        assert_eq!(new.affinity.warm(gone, NOW), None, "its target is gone");
+    }
+
     fn table(text: &str, previous: Option<&Table>) -> Table {
         let config = config::load(text, &|reference| Ok(reference.to_string().into_bytes()));
         compile(&config.unwrap(), previous).unwrap()
     }
 
-    fn wish(model: &str) -> Wish {
+    fn wish(model: &str) -> Wish<'static> {
         Wish { model: model.into(), stream: true, ..Wish::default() }
     }
 

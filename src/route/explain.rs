@@ -14,7 +14,7 @@ use super::pick::{Candidate, Note, choose};
 use super::plan::{Attempt, Plan, Refusal, Rules, Table, Wish};
 use super::rank::{self, By, Figures, Terms};
 use crate::base::tick::{Ms, Tick};
-use crate::config::{Commit, Demand, Needs, OnContentPolicy};
+use crate::config::{Commit, Demand, Fates, Needs, OnContentPolicy};
 
 /// What would be done, and why.
 #[derive(Clone, Debug)]
@@ -59,6 +59,8 @@ pub struct Shown {
     pub limits: (Option<u32>, Option<u32>),
     /// What the request needs and nobody knows of it.
     pub assumed: Needs,
+    /// Parameters of the request that it is not given as they came, and what becomes of them.
+    pub parameters: Fates,
     /// Why it is tried where it is, as name and text; or why it is left out, as text.
     pub reason: Reason,
 }
@@ -118,6 +120,7 @@ fn unknown(name: &str) -> Shown {
         terms: Terms::default(),
         limits: (None, None),
         assumed: Needs::NONE,
+        parameters: Fates::new(),
         reason: Reason::LeftOut { text: "no model, route or provider of that name".to_owned() },
     }
 }
@@ -125,7 +128,7 @@ fn unknown(name: &str) -> Shown {
 /// From where candidates are looked at.
 struct View<'v> {
     table: &'v Table,
-    wish: &'v Wish,
+    wish: &'v Wish<'v>,
     now: Tick,
     warm: Option<Warm>,
 }
@@ -152,6 +155,7 @@ impl View<'_> {
             terms: rank::terms(&figures, &candidate.best),
             limits: (candidate.facts.context, candidate.facts.output),
             assumed: fit::assumed(candidate.facts, self.wish),
+            parameters: candidate.fates.as_deref().cloned().unwrap_or_default(),
             reason,
         }
     }
@@ -287,6 +291,11 @@ impl Shown {
         if !self.assumed.is_empty() {
             let _ = write!(why, " (assumed: {})", self.assumed);
         }
+        if !self.parameters.is_empty() {
+            let told = self.parameters.iter();
+            let told: Vec<_> = told.map(|(name, fate)| format!("{name} {}", fate.name())).collect();
+            let _ = write!(why, " ({})", told.join(", "));
+        }
         let health = match self.unwell {
             Some(ms) => format!("{} {ms}", self.health),
             None => self.health.to_owned(),
@@ -343,6 +352,8 @@ impl Shown {
             row["key"] = json!(self.key);
             row["health"] = json!(self.health);
             row["figures"] = self.figures_json();
+            let fates = self.parameters.iter();
+            row["parameters"] = fates.map(|(name, fate)| (&**name, fate.name())).collect();
             row["assumed"] = json!(self.assumed.names().collect::<Vec<_>>());
         }
         if let Some(ms) = self.unwell {

@@ -1,14 +1,15 @@
 //! Whether a target can serve a request: what it can do against what is needed, its window and its output
 //! limit against an estimate. What is not known is assumed possible, unless the request forbids that.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use super::plan::Wish;
 use crate::config::catalog::Use;
-use crate::config::{Facts, Needs};
+use crate::config::{Facts, Fate, Fates, Needs};
 
 /// Why a target can't serve a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Lack {
     /// What is needed and known to be impossible.
     pub cannot: Needs,
@@ -20,6 +21,10 @@ pub struct Lack {
     pub output: Option<(u32, u32)>,
     /// Embeddings are asked of a model that chats, or the other way round.
     pub purpose: bool,
+    /// Parameters that its adapter can't put into its format.
+    pub refuses: Vec<Cow<'static, str>>,
+    /// Parameters that it would go without, where the request requires them.
+    pub drops: Vec<Cow<'static, str>>,
 }
 
 impl Lack {
@@ -46,17 +51,27 @@ impl fmt::Display for Lack {
         if let Some((asked, limit)) = self.output {
             parts.push(format!("its answers end at {limit} tokens, {asked} are asked for"));
         }
+        if !self.refuses.is_empty() {
+            parts.push(format!("it can't serve {}", self.refuses.join(", ")));
+        }
+        if !self.drops.is_empty() {
+            parts.push(format!("it drops {}, which is required", self.drops.join(", ")));
+        }
         f.write_str(&parts.join("; "))
     }
 }
 
-/// What `facts` lack for `wish`; `None`: nothing that is known of.
-pub fn lack(facts: &Facts, wish: &Wish) -> Option<Lack> {
+/// What `facts` lack for `wish`, whose parameters fare like `fates`; `None`: nothing that is known of.
+pub fn lack(facts: &Facts, wish: &Wish, fates: &Fates) -> Option<Lack> {
     let needs = wish.demand.needs;
     let asked = wish.demand.output;
     let least = wish.demand.least().saturating_add(asked.unwrap_or(0));
     let over = |needed: u32, limit: Option<u32>| {
         limit.filter(|limit| needed > *limit).map(|limit| (needed, limit))
+    };
+    let faring = |wanted: Fate| {
+        let names = fates.iter().filter(|(_, fate)| *fate == wanted);
+        names.map(|(name, _)| name.clone()).collect::<Vec<_>>()
     };
     let embedding = facts.r#use == Some(Use::Embedding);
     let lack = Lack {
@@ -66,6 +81,8 @@ pub fn lack(facts: &Facts, wish: &Wish) -> Option<Lack> {
         window: if embedding { None } else { over(least, facts.context) },
         output: asked.and_then(|asked| over(asked, facts.output)),
         purpose: wish.purpose.is_some_and(|purpose| facts.r#use.is_some_and(|own| own != purpose)),
+        refuses: faring(Fate::Incompatible),
+        drops: if wish.require { faring(Fate::Dropped) } else { Vec::new() },
     };
     (!lack.is_nothing()).then_some(lack)
 }
@@ -91,7 +108,28 @@ mod tests {
         }
     }
 
-    fn wish(needs: Needs, prompt: u32, output: Option<u32>) -> Wish {
+    fn lack(facts: &Facts, wish: &Wish) -> Option<Lack> {
+        super::lack(facts, wish, &Fates::new())
+    }
+
+    #[test]
+    fn parameters_are_refused_and_if_required_not_dropped() {
+        let fates: Fates = vec![
+            ("logit_bias".into(), Fate::Incompatible),
+            ("seed".into(), Fate::Dropped),
+            ("stop".into(), Fate::Adapted),
+        ];
+        let asked = wish(Needs::NONE, 1, None);
+        let text = super::lack(&facts(), &asked, &fates).unwrap().to_string();
+        assert_eq!(text, "it can't serve logit_bias");
+        assert_eq!(super::lack(&facts(), &asked, &fates[1..].to_vec()), None);
+        let required = Wish { require: true, ..asked };
+        let text = super::lack(&facts(), &required, &fates[1..].to_vec()).unwrap().to_string();
+        assert_eq!(text, "it drops seed, which is required");
+        assert_eq!(super::lack(&facts(), &required, &fates[2..].to_vec()), None);
+    }
+
+    fn wish(needs: Needs, prompt: u32, output: Option<u32>) -> Wish<'static> {
         Wish { demand: Demand { needs, prompt, output, ..Demand::default() }, ..Wish::default() }
     }
 

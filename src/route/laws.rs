@@ -6,16 +6,25 @@ use super::health::Outcome;
 use super::*;
 use crate::base::limits::PLAN_ATTEMPTS_MAX;
 use crate::base::tick::{Ms, Tick};
-use crate::config::{self, Demand, Needs};
+use crate::config::{self, Demand, Fate, Fates, Kind, Needs};
 
 const NOW: Tick = Tick(1_000_000_000);
 const PROVIDERS: usize = 5;
 const MODELS: usize = 6;
 
+/// A judge to whom one model in three can't do what is asked, and one in three drops it.
+fn picky(_kind: Kind, model: &str) -> Fates {
+    match model.bytes().map(u32::from).sum::<u32>() % 3 {
+        0 => vec![("n".into(), Fate::Incompatible)],
+        1 => vec![("seed".into(), Fate::Dropped)],
+        _ => Fates::new(),
+    }
+}
+
 #[derive(Debug, Clone)]
 struct World {
     text: String,
-    wish: Wish,
+    wish: Wish<'static>,
     turn: u32,
     /// Target, what happens to it, how much.
     history: Vec<(usize, u8, u32)>,
@@ -99,7 +108,7 @@ fn config_text(
     text
 }
 
-fn wish() -> impl Strategy<Value = Wish> {
+fn wish() -> impl Strategy<Value = Wish<'static>> {
     const NAMES: [&str; 14] = [
         "m0",
         "m3",
@@ -158,6 +167,7 @@ fn wish() -> impl Strategy<Value = Wish> {
                     max_price: dear
                         .map(|prompt| MaxPrice { prompt: f64::from(prompt), output: 1e3 }),
                     require: require == 0,
+                    judge: [Judge::default(), Judge(Some(&picky))][usize::from(thread % 2 == 0)],
                     ..Wish::default()
                 }
             },
@@ -228,7 +238,11 @@ proptest! {
                 Some(_) => &target.facts,
                 None => table.facts_of(target.provider, &attempt.model),
             };
-            prop_assert_eq!(fit::lack(facts, wish), None, "{} can't serve it", target.name);
+            let fates = wish.judge.0.map_or_else(Fates::new, |judge| {
+                judge(table.providers[target.provider].kind, &attempt.model)
+            });
+            let lack = fit::lack(facts, wish, &fates);
+            prop_assert_eq!(lack, None, "{} can't serve it", target.name);
             if let Some(most) = wish.max_price {
                 prop_assert!(facts.price.is_some_and(|price| price.input <= most.prompt));
             }

@@ -30,7 +30,7 @@ pub use compile::compile;
 pub use explain::{Explained, Reason, Shown, explain};
 pub use pick::pick;
 pub use plan::{
-    Attempt, Endpoint, Line, MaxPrice, ModelRow, Plan, ProviderRow, Refusal, RouteRow, Rules,
-    Table, Target, Why, Wish,
+    Attempt, Endpoint, Judge, Line, MaxPrice, ModelRow, OwnBreaker, Plan, ProviderRow, Refusal,
+    RouteRow, Rules, Table, Target, Why, Wish,
 };
 pub use rank::{By, Figures, Terms};

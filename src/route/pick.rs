@@ -21,6 +21,7 @@
 //! A route with a policy other than `order` is one group of all targets of its models; the fallbacks of
 //! these models follow it.
 
+use std::rc::Rc;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -32,7 +33,7 @@ use super::rank::{self, Best, By, Ground};
 use crate::base::ids::{Id as _, ModelId, ProviderId, TargetId};
 use crate::base::limits::{PLAN_ATTEMPTS_MAX, REQUEST_NAMES_MAX};
 use crate::base::tick::{Ms, Tick};
-use crate::config::{Facts, Hedge, Patience, Settings};
+use crate::config::{Facts, Fates, Hedge, Kind, Patience, Settings};
 
 /// Makes the whole plan. `turn` rotates the keys of a provider: a counter of the core.
 ///
@@ -81,6 +82,8 @@ pub(super) struct Candidate<'t> {
     pub(super) member: u16,
     /// Its provider takes access tokens and has none that is good.
     pub(super) lacks_token: bool,
+    /// How the request's parameters fare with it, if anybody was asked.
+    pub(super) fates: Option<Rc<Fates>>,
     provider: ProviderId,
     /// Which model of the sequence it belongs to; 0 is the one asked for.
     group: u16,
@@ -89,7 +92,7 @@ pub(super) struct Candidate<'t> {
 }
 
 /// Why something is not in the plan.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Left {
     /// Not in `provider.only`.
     NotInOnly,
@@ -111,7 +114,7 @@ pub(super) enum Left {
 
 impl Left {
     /// A phrase for a person.
-    pub(super) fn text(self) -> String {
+    pub(super) fn text(&self) -> String {
         let text = match self {
             Left::NotInOnly => "not in the request's provider.only",
             Left::Ignored => "in the request's provider.ignore",
@@ -372,12 +375,32 @@ impl<'t> Gather<'t> {
                     weight: 1,
                     member: 0,
                     lacks_token: self.table.providers[target.provider].lacks_token(self.now),
+                    fates: None,
                     provider: target.provider,
                     group,
                     place: u16::try_from(place).unwrap_or(u16::MAX),
                 });
             }
         }
+    }
+}
+
+/// Asks how the request's parameters fare, once for each kind and model.
+fn judge(table: &Table, wish: &Wish, list: &mut List<'_>) {
+    let Some(judge) = wish.judge.0 else { return };
+    let mut known: Vec<(Kind, Arc<str>, Rc<Fates>)> = Vec::new();
+    for candidate in list.iter_mut() {
+        let (kind, model) = (table.providers[candidate.provider].kind, candidate.model.get());
+        let same = known.iter().find(|(k, m, _)| *k == kind && m == model);
+        let fates = match same {
+            Some((_, _, fates)) => fates.clone(),
+            None => {
+                let fates = Rc::new(judge(kind, model));
+                known.push((kind, model.clone(), fates.clone()));
+                fates
+            }
+        };
+        candidate.fates = Some(fates);
     }
 }
 
@@ -389,6 +412,7 @@ fn filter<'t>(
     note: &mut dyn FnMut(Note<'_, 't>),
 ) -> Vec<(Arc<str>, Lack)> {
     let mut unfit = Vec::new();
+    judge(table, wish, list);
     let allows = |candidate: &Candidate<'t>| {
         let name: &str = &table.providers[candidate.provider].name;
         let named = |names: &[String]| names.iter().any(|other| other == name);
@@ -411,17 +435,17 @@ fn filter<'t>(
             }
             (Some(_), Some(_)) | (None, _) => {}
         }
-        fit::lack(candidate.facts, wish).map(Left::Unfit)
+        let none = &Fates::new();
+        let fates = candidate.fates.as_deref().unwrap_or(none);
+        fit::lack(candidate.facts, wish, fates).map(Left::Unfit)
     };
     list.retain(|candidate| {
-        let left = allows(candidate);
-        if let Some(left) = left {
-            note(Note::Left(candidate, left));
-            if let Left::Unfit(lack) = left {
-                unfit.push((table.targets[candidate.line.target].name.clone(), lack));
-            }
+        let Some(left) = allows(candidate) else { return true };
+        if let Left::Unfit(lack) = &left {
+            unfit.push((table.targets[candidate.line.target].name.clone(), lack.clone()));
         }
-        left.is_none()
+        note(Note::Left(candidate, left));
+        false
     });
     // Without an order, what is left of the first target asked for is all that may serve.
     if !wish.allow_fallbacks && wish.order.is_empty() {

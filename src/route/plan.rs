@@ -29,7 +29,7 @@ use crate::base::ids::{EndpointId, ModelId, ProviderId, Table as Rows, TargetId}
 use crate::base::secret::{AwsKeys, Secret};
 use crate::base::tick::{Ms, Tick};
 use crate::config::catalog::{self, Price, Use};
-use crate::config::{Commit, Demand, Facts, Kind, OnContentPolicy, Policy, Settings};
+use crate::config::{Commit, Demand, Facts, Fates, Kind, OnContentPolicy, Policy, Settings};
 
 /// What a config compiles to. Immutable but for the atomics of breakers and budgets.
 #[derive(Debug, Default)]
@@ -56,8 +56,8 @@ pub struct Table {
     pub(super) built_in: Vec<RouteRow>,
     /// What the config says of models, over what the catalogue knows.
     pub(super) facts_by_name: BTreeMap<(ProviderId, Arc<str>), Facts>,
-    /// Breakers of routes that have a rule of their own, with route and target.
-    pub(super) own_breakers: Vec<(Arc<str>, Arc<Breaker>)>,
+    /// Breakers of routes that have a rule of their own.
+    pub own_breakers: Vec<OwnBreaker>,
     /// Which target served a conversation last.
     pub affinity: Affinity,
     /// Where requests go that name no model.
@@ -77,7 +77,7 @@ impl Table {
 
     pub(super) fn breaker_at(&self, target: TargetId, own: Option<u16>) -> &Breaker {
         let own = own.and_then(|index| self.own_breakers.get(usize::from(index)));
-        own.map_or(&self.targets[target].breaker, |(_, breaker)| breaker)
+        own.map_or(&*self.targets[target].breaker, |own| &*own.breaker)
     }
 
     /// What the attempt's model costs, if that is known.
@@ -99,6 +99,17 @@ impl Table {
         let entry = vendor.and_then(|vendor| catalog::find(vendor, model));
         entry.map_or(NOTHING, |entry| &entry.facts)
     }
+}
+
+/// The breaker of a target in a route that has a rule of its own.
+#[derive(Clone, Debug)]
+pub struct OwnBreaker {
+    /// The route.
+    pub route: Arc<str>,
+    /// The target's name.
+    pub target: Arc<str>,
+    /// Kept over reloads.
+    pub breaker: Arc<Breaker>,
 }
 
 /// One provider, one upstream model, one credential.
@@ -221,8 +232,8 @@ pub struct MaxPrice {
 }
 
 /// What one request asks of routing, read from its body and headers.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Wish {
+#[derive(Clone, Debug)]
+pub struct Wish<'a> {
     /// `model`; empty if the request named none.
     pub model: String,
     /// `models`: tried after `model`; if that is empty the first of them is the model.
@@ -254,10 +265,26 @@ pub struct Wish {
     pub purpose: Option<Use>,
     /// A request whose path or body names no model: goes to the table's `passthrough` provider.
     pub passthrough: bool,
+    /// Who knows how its parameters fare with a kind's model.
+    pub judge: Judge<'a>,
 }
 
-impl Default for Wish {
-    fn default() -> Wish {
+/// Who tells how the parameters of a request fare with a model of a kind of provider. Nobody: they are of
+/// no account for the plan.
+#[derive(Clone, Copy, Default)]
+pub struct Judge<'a>(pub Option<&'a Asked<'a>>);
+
+/// How parameters fare with a kind's model.
+pub type Asked<'a> = dyn Fn(Kind, &str) -> Fates + 'a;
+
+impl std::fmt::Debug for Judge<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(if self.0.is_some() { "Judge" } else { "Nobody" })
+    }
+}
+
+impl Default for Wish<'_> {
+    fn default() -> Wish<'static> {
         Wish {
             model: String::new(),
             models: Vec::new(),
@@ -274,6 +301,7 @@ impl Default for Wish {
             require: false,
             purpose: None,
             passthrough: false,
+            judge: Judge::default(),
         }
     }
 }

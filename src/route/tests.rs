@@ -57,7 +57,7 @@ total_timeout = "9s"
 provider = "a"
 "#;
 
-fn wish(model: &str) -> Wish {
+fn wish(model: &str) -> Wish<'static> {
     Wish { model: model.into(), stream: true, ..Wish::default() }
 }
 
@@ -422,7 +422,7 @@ fn an_explanation_names_what_is_left_out_and_no_secret() {
 #[derive(Debug, Clone)]
 struct World {
     text: String,
-    wish: Wish,
+    wish: Wish<'static>,
     turn: u32,
     unwell: Vec<(usize, u8)>,
 }

@@ -181,11 +181,18 @@ fn what_a_format_can_not_say_goes_to_the_next_target() {
         let never = Provider::start(|_| panic!("this request can't be sent here"));
         let openai = Provider::saying(good("p1"));
         let gateway = Gateway::start(driver, &config(("anthropic", &never), ("openai", &openai)));
-        let body = "{\"model\":\"m\",\"messages\":[],\"n\":2,\"stream\":true}";
+        let body = r#"{"model":"m","stream":true,"messages":[{"role":"user","content":[
+            {"type":"input_audio","input_audio":{"data":"QQ==","format":"wav"}}]}]}"#;
         let answer = ask(gateway.addr, &post("/v1/chat/completions", "", body));
         assert_eq!(answer.text(), expected("p1"), "{driver:?}");
         let attempts = answer.field("x-firstbyte-attempts").unwrap();
         assert!(attempts.starts_with("p0/up;unsendable;"), "{driver:?}: {attempts}");
+        // Of a parameter that is known before, and the plan goes without it.
+        let body = r#"{"model":"m","stream":true,"messages":[],"n":2}"#;
+        let answer = ask(gateway.addr, &post("/v1/chat/completions", "", body));
+        assert_eq!(answer.text(), expected("p1"), "{driver:?}");
+        let attempts = answer.field("x-firstbyte-attempts").unwrap();
+        assert!(attempts.starts_with("p1/up;"), "{driver:?}: {attempts}");
     });
 }
 
@@ -331,11 +338,48 @@ fn a_vendor_gets_what_it_takes_and_the_rest_goes_on() {
         let answer = ask(gateway.addr, &request(",\"logprobs\":true"));
         assert_eq!(answer.text(), expected("p1"), "{case}");
         let attempts = answer.field("x-firstbyte-attempts").unwrap();
-        assert!(attempts.starts_with("p0/up;unsendable;"), "{case}: {attempts}");
+        assert!(attempts.starts_with("p1/up;"), "{case}: {attempts}");
         let gateway = Gateway::start(driver, &config(("groq", &groq), ("groq", &groq)));
         let answer = ask(gateway.addr, &request(",\"logprobs\":true"));
         assert_eq!(answer.status, 400, "{case}");
         let error = &answer.json()["error"];
         assert_eq!(error["param"], "logprobs", "{case}: {error}");
+    });
+}
+
+/// What explain says of parameters is what dispatch does.
+#[test]
+fn parameters_decide_who_is_asked_and_explain_says_so() {
+    on_both(|driver| {
+        let claude = Provider::start(|_| panic!("the plan is without it"));
+        let openai = Provider::saying(good("p1"));
+        let gateway = Gateway::start(driver, &config(("anthropic", &claude), ("openai", &openai)));
+        let request = |more: &str| {
+            format!(
+                "{{\"model\":\"m\",\"stream\":true,\"messages\":[{{\"role\":\"user\",\"content\":\"x\"}}]{more}}}"
+            )
+        };
+        let explained =
+            |more: &str| ask(gateway.addr, &post("/v1/route/explain", "", &request(more))).json();
+        let both = explained(",\"seed\":7,\"stop\":[\"x\"]");
+        let attempts = both["attempts"].as_array().unwrap();
+        let told = json!({ "seed": "dropped", "stop": "adapted" });
+        assert_eq!(attempts[0]["parameters"], told, "{driver:?}: {both}");
+        assert_eq!(attempts[1]["parameters"], json!({}), "{driver:?}: {both}");
+        for (more, why) in [
+            (",\"n\":2", "it can't serve n"),
+            (
+                ",\"seed\":7,\"provider\":{\"require_parameters\":true}",
+                "it drops seed, which is required",
+            ),
+        ] {
+            let told = explained(more);
+            assert_eq!(told["attempts"].as_array().map(Vec::len), Some(1), "{driver:?}: {told}");
+            assert_eq!(told["left_out"][0]["why_text"], why, "{driver:?}: {told}");
+            let answer = ask(gateway.addr, &post("/v1/chat/completions", "", &request(more)));
+            assert_eq!(answer.text(), expected("p1"), "{driver:?} {more}");
+            let attempts = answer.field("x-firstbyte-attempts").unwrap();
+            assert!(attempts.starts_with("p1/up;"), "{driver:?}: {attempts}");
+        }
     });
 }

@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use firstbyte::app::translate::{Order, Translated, known, surface_in, translate};
+use firstbyte::llm::demand;
 use firstbyte::llm::dialects::{Dialect, chat_prompt, messages_prompt};
-use firstbyte::llm::estimate;
+use firstbyte::wire::json as bytes;
 
 use crate::{DIFFERENT, Seen, body, folder, judge, rows};
 
@@ -314,7 +315,9 @@ fn recorded_prompts_are_counted_within_bounds() {
         if has_media || counted < 100 {
             continue;
         }
-        let guessed = estimate::tokens(&prompt);
+        let mut members = bytes::Top::new();
+        bytes::document_with_top(text.as_bytes(), &mut members).unwrap();
+        let guessed = u64::from(demand::read(text.as_bytes(), &members).prompt);
         let preamble = if prompt.tools.is_empty() { 0 } else { 500 };
         let fits = guessed.abs_diff(counted) <= counted / 3 + preamble;
         println!("{fits} {counted} {guessed} {}", row["file"].as_str().unwrap());

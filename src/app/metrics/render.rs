@@ -212,22 +212,37 @@ impl Metrics {
     }
 }
 
+const fn state(standing: Standing) -> u64 {
+    match standing {
+        Standing::Ready => 0,
+        Standing::HalfOpen => 1,
+        Standing::Open { .. } => 2,
+        Standing::Cooling { .. } => 3,
+    }
+}
+
 /// What the table of now says of its targets and providers.
 fn standings(text: &mut Text, table: &Table, now: Tick) {
     let help = "Standing of a target: 0 closed, 1 half-open, 2 open, 3 cooling.";
     text.family("firstbyte_breaker_state", Gauge, help);
     for (_, target) in table.targets.iter() {
-        let state = match target.breaker.standing(now) {
-            Standing::Ready => 0,
-            Standing::HalfOpen => 1,
-            Standing::Open { .. } => 2,
-            Standing::Cooling { .. } => 3,
-        };
-        text.sample(&[("target", &target.name)], state);
+        text.sample(&[("target", &target.name)], state(target.breaker.standing(now)));
     }
     text.family("firstbyte_breaker_opened_total", Counter, "How often a target's breaker opened.");
     for (_, target) in table.targets.iter() {
         text.sample(&[("target", &target.name)], target.breaker.counts().opened);
+    }
+    let help = "The same of a target in a route that has a breaker rule of its own.";
+    text.family("firstbyte_route_breaker_state", Gauge, help);
+    for own in &table.own_breakers {
+        let labels = [("route", &*own.route), ("target", &*own.target)];
+        text.sample(&labels, state(own.breaker.standing(now)));
+    }
+    let help = "How often such a breaker opened.";
+    text.family("firstbyte_route_breaker_opened_total", Counter, help);
+    for own in &table.own_breakers {
+        let labels = [("route", &*own.route), ("target", &*own.target)];
+        text.sample(&labels, own.breaker.counts().opened);
     }
     let help = "Extra attempts within the window of a provider's retry budget.";
     text.family("firstbyte_retry_budget_used", Gauge, help);

@@ -394,6 +394,29 @@ fn the_standing_is_that_of_the_current_snapshot() {
 }
 
 #[test]
+fn a_route_with_a_breaker_of_its_own_has_its_own_standing() {
+    let (metrics, shared) = watched(1, ["openai", "backup"]);
+    let mut text = String::from("[server]\nlisten = [\"127.0.0.1:1\"]\n");
+    text += "[providers.a]\nkind = \"openai\"\nbase_url = \"http://127.0.0.1:1/v1\"\n";
+    text += "[models.m]\ntargets = [\"a/x\"]\n";
+    text += "[routes.r]\nmodels = [\"m\"]\nbreaker = { failures = 2 }\n";
+    let config = crate::config::load(&text, &|_| Err(String::new())).unwrap();
+    let table = route::compile(&config, None).unwrap();
+    assert_eq!(table.own_breakers.len(), 1);
+    let breaker = table.own_breakers[0].breaker.clone();
+    let server = shared.snapshot().server.clone();
+    shared.publish(Snapshot::new(2, server, Vec::new(), table).unwrap());
+    let labels = [("route", "r"), ("target", "a/x")];
+    let value = |name| Scrape::of(&metrics, &shared).value(name, &labels);
+    assert_eq!(value("route_breaker_state"), 0.0);
+    let now = crate::rt::uring::now();
+    breaker.end(Pass::Normal, Outcome::Bad, now);
+    breaker.end(Pass::Normal, Outcome::Bad, now);
+    assert_eq!((value("route_breaker_state"), value("route_breaker_opened_total")), (2.0, 1.0));
+    assert_eq!(Scrape::of(&metrics, &shared).value("breaker_state", &[("target", "a/x")]), 0.0);
+}
+
+#[test]
 fn rows_lie_on_lines_of_their_own() {
     assert_eq!(std::mem::align_of::<Row>(), 64);
     assert_eq!(std::mem::size_of::<Row>() % 64, 0);

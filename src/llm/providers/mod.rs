@@ -25,7 +25,7 @@ pub mod tgi_generate;
 pub mod vertex;
 
 use self::openai::vendors::VendorId;
-use crate::llm::quirks::Fate;
+use crate::llm::quirks::Fates;
 
 macro_rules! providers {
     ($($kind:ident => $adapter:ty,)*) => {
@@ -89,7 +89,7 @@ macro_rules! providers {
 
         impl Kind {
             /// See [`Provider::judge`].
-            pub fn judge(self, body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+            pub fn judge(self, body: &[u8], model: &str) -> Option<Fates> {
                 match self {
                     $(Kind::$kind => <$adapter as Provider>::judge(body, model),)*
                     Kind::Like(vendor) => Some(vendor.row().judge(body, model)),

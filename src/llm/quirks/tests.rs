@@ -100,8 +100,8 @@ fn rules_of_some_models_hold_for_them_alone() {
     ];
     assert_eq!(fitted(r#"{"a":1,"b":2}"#, &rules), Ok(String::from(r#"{"b":2}"#)));
     let judged = |model| judge(br#"{"a":1,"b":2,"models":[]}"#, &rules, model);
-    assert_eq!(judged("up"), [("a", Fate::Dropped)]);
-    assert_eq!(judged("down"), [("b", Fate::Incompatible)]);
+    assert_eq!(judged("up"), [("a".into(), Fate::Dropped)]);
+    assert_eq!(judged("down"), [("b".into(), Fate::Incompatible)]);
     assert_eq!(judged("aside"), []);
     assert_eq!(judge(b"[", &rules, "up"), []);
 }

@@ -65,7 +65,7 @@ fn table() -> Table {
     compile(&config, None).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
-fn wish(model: &str, prompt: u32, output: u32) -> Wish {
+fn wish(model: &str, prompt: u32, output: u32) -> Wish<'static> {
     Wish {
         model: model.into(),
         stream: true,

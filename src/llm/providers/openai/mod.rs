@@ -21,7 +21,7 @@ use crate::llm::prompt::{Part, Prompt};
 use crate::llm::provider::{
     Badge, Provider, Refusal, Refused, Said, Site, USER_AGENT, is_path_part,
 };
-use crate::llm::quirks::{self, Fate};
+use crate::llm::quirks::{self, Fates};
 use crate::llm::request::{Ask, Edit, Surface, edited_len, write_edited};
 use crate::llm::sink::Sink;
 use crate::wire::http1::emit;
@@ -52,7 +52,7 @@ impl Provider for Openai {
     const BASE_URL: &'static str = OPENAI.base_url;
     const KEY_VARIABLE: &'static str = OPENAI.key_variable;
 
-    fn judge(body: &[u8], model: &str) -> Option<Vec<(&'static str, Fate)>> {
+    fn judge(body: &[u8], model: &str) -> Option<Fates> {
         Some(OPENAI.judge(body, model))
     }
 

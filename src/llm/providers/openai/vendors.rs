@@ -5,7 +5,7 @@
 
 use crate::llm::chat_body::thinks;
 use crate::llm::quirks::Verdict::{Count, Details, Drop, Few, Flat, Only, Refuse, Rename, Words};
-use crate::llm::quirks::{self, Fate, Rule};
+use crate::llm::quirks::{self, Fates, Rule};
 
 /// One vendor.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ impl Vendor {
     }
 
     /// How the parameters of a chat client's body fare with a model of this vendor.
-    pub fn judge(&self, body: &[u8], model: &str) -> Vec<(&'static str, Fate)> {
+    pub fn judge(&self, body: &[u8], model: &str) -> Fates {
         quirks::judge(body, self.rules(false), model)
     }
 }
