@@ -65,7 +65,9 @@ fn sweep() {
     println!("{seeds} seeds, {seen:?}");
     // A sweep that never fails over, cuts or loses a client proves nothing.
     assert!(seen.good > 0 && seen.fell_over > 0 && seen.cut > 0, "{seen:?}");
-    assert!(seen.error > 0 && seen.gone > 0 && seen.replayed > 0, "{seen:?}");
+    assert!(seen.error > 0 && seen.gone > 0, "{seen:?}");
+    // A pooled connection is asked once more before it is used, so that few turn out dead.
+    assert!(seeds < 5_000 || seen.replayed > 0, "{seen:?}");
     for why in [Shed::Connections, Shed::Client, Shed::InFlight, Shed::Memory] {
         assert!(seen.shed[why as usize] > 0, "{}: {seen:?}", why.name());
     }

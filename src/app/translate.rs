@@ -189,7 +189,7 @@ fn prepare(order: &Order) -> Option<(Table, Job)> {
 fn ledger(order: &Order) -> Ledger {
     Ledger {
         id: Arc::from("translated"),
-        key: None,
+        caller: None,
         surface: order.surface,
         stream: order.stream,
         model: Arc::from("model"),

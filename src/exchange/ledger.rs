@@ -151,7 +151,7 @@ pub struct Ledger {
     /// `x-request-id`: the client's own if it sent a sane one.
     pub id: Arc<str>,
     /// The name of the gateway key that it came with: an id would mean another key after a reload.
-    pub key: Option<Arc<str>>,
+    pub caller: Option<Arc<str>>,
     /// Which surface was asked.
     pub surface: Surface,
     /// Whether a stream was asked for.

@@ -108,7 +108,7 @@ impl Report {
 fn ledger() -> Ledger {
     Ledger {
         id: "r1".into(),
-        key: None,
+        caller: None,
         surface: Surface::Chat,
         stream: true,
         model: "m".into(),

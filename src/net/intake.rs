@@ -50,7 +50,7 @@ pub(super) fn blank_ledger<R: Rt>(core: &Core<R>) -> Ledger {
     let now = core.rt.now();
     Ledger {
         id: new_id(core),
-        key: None,
+        caller: None,
         surface: Surface::None,
         stream: false,
         model: Arc::from(""),
@@ -111,7 +111,7 @@ impl Intake {
         // Known before anything is refused: a refusal is told in the client's dialect.
         self.ledger.surface = surface.as_ref().copied().unwrap_or_default();
         self.key = caller(snapshot, head, bytes)?;
-        self.ledger.key = self.key.map(|id| snapshot.keys[id.index()].name.clone());
+        self.ledger.caller = self.key.map(|id| snapshot.keys[id.index()].name.clone());
         surface?;
         self.overrides(head, bytes)?;
         let query = &head.target.of(bytes)[head.path(bytes).len()..];

@@ -116,7 +116,7 @@ fn a_ledger_names_the_key_of_its_own_time() {
         gateway.reload(&(auth(["second", "renamed"]) + &rest));
         assert_eq!(ask(gateway.addr, &request).status, 200);
         let ledgers = gateway.ledgers(2);
-        let keys: Vec<_> = ledgers.iter().map(|ledger| ledger.key.as_deref()).collect();
+        let keys: Vec<_> = ledgers.iter().map(|ledger| ledger.caller.as_deref()).collect();
         assert_eq!(keys, [Some("second"), Some("renamed")], "{driver:?}");
     });
 }

@@ -86,7 +86,7 @@ impl Play {
 fn ledger() -> Ledger {
     Ledger {
         id: Arc::from("r"),
-        key: None,
+        caller: None,
         surface: Surface::Chat,
         stream: true,
         model: Arc::from("m"),

@@ -328,9 +328,9 @@ class ErrorsBeforeCommit(unittest.TestCase):
         self.assertEqual(error.param, "temperature")
         self.assertNotIn("metadata", error.body)
         error = self.raises(
-            openai.BadRequestError, 400, "ok", False, extra_body={"provider": {"sort": "price"}}
+            openai.BadRequestError, 400, "ok", False, extra_body={"provider": {"quantizations": ["int4"]}}
         )
-        self.assertEqual(error.param, "provider.sort")
+        self.assertEqual(error.param, "provider.quantizations")
 
     def test_the_sdk_does_not_multiply_the_gateways_attempts(self):
         """A spent plan says that trying again is pointless; the SDK, set to retry, obeys."""

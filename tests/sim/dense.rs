@@ -259,7 +259,7 @@ fn weather(rng: &mut Rng) -> Faults {
 }
 
 fn chains() -> Snapshot {
-    let mut text = String::from(CONFIG);
+    let mut text = String::from(CONFIG) + DEFAULTS;
     text = text.replace("first_content_deadline = \"6s\"", "first_content_deadline = \"100s\"");
     text = text.replace("total_timeout = \"20s\"", "total_timeout = \"200s\"");
     text += "breaker = \"off\"\nretry_budget = { floor = 1000000 }\n";

@@ -110,7 +110,7 @@ fn storm(extra: &str, habits: Vec<Habit>, load: &Load) -> Storm {
     let world = World::new(11, Faults::none());
     world.cap_steps(50_000_000);
     let gateway: SocketAddr = "10.0.0.1:80".parse().unwrap();
-    let mut text = format!("{CONFIG}{extra}\n");
+    let mut text = format!("{CONFIG}{DEFAULTS}{extra}\n");
     let mut targets = Vec::new();
     for (index, habit) in habits.into_iter().enumerate() {
         let addr: SocketAddr = format!("10.0.1.{}:80", index + 1).parse().unwrap();
@@ -275,7 +275,7 @@ fn compare(seed: u64, policy: &str) -> (usize, usize) {
     let world = World::new(seed, Faults::none());
     world.cap_steps(50_000_000);
     let gateway: SocketAddr = "10.0.0.1:80".parse().unwrap();
-    let mut text = format!("{CONFIG}retry_budget = {{ floor = 100000 }}\n");
+    let mut text = format!("{CONFIG}{DEFAULTS}retry_budget = {{ floor = 100000 }}\n");
     for index in 0..6 {
         let addr: SocketAddr = format!("10.0.1.{}:80", index + 1).parse().unwrap();
         let rng = RefCell::new(Rng::new(seed * 100 + index));

@@ -79,7 +79,7 @@ impl<'a> Line<'a> {
         Line {
             ts: Shown(Rfc3339(ledger.wall)),
             id: &ledger.id,
-            key: ledger.key.as_deref(),
+            key: ledger.caller.as_deref(),
             surface: ledger.surface.name(),
             stream: ledger.stream,
             model: clip(&ledger.model),

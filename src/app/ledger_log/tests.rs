@@ -48,7 +48,7 @@ pub(crate) fn two_attempts(failure: Failure) -> Ledger {
     };
     Ledger {
         id: Arc::from("r1"),
-        key: Some(Arc::from("two")),
+        caller: Some(Arc::from("two")),
         surface: Surface::Chat,
         stream: true,
         model: Arc::from("gpt-4o"),
@@ -123,7 +123,7 @@ fn what_did_not_happen_is_null() {
     let mut ledger = unavailable();
     ledger.attempts.clear();
     ledger.winner = None;
-    ledger.key = None;
+    ledger.caller = None;
     ledger.committed = None;
     ledger.usage = None;
     ledger.ending = Ending::Cut(Fault::Reset);

@@ -53,6 +53,7 @@ fn requests_have_one_meaning_or_none() {
 /// Plays one case, in as many writes as it says or in many more; says what went otherwise.
 fn play(case: &Case, addr: SocketAddr, whole: bool) -> Result<(), String> {
     let mut client = Raw::connect(addr);
+    client.may_continue = case.text.to_ascii_lowercase().contains("expect: 100-continue\\r\\n");
     let closes = case.want[0].ends_with('.');
     let known = |name: &str| if name == "E" && !closes { Some(Vec::new()) } else { known(name) };
     for step in steps(&case.text, &known) {
@@ -110,14 +111,18 @@ fn known(name: &str) -> Option<Vec<u8>> {
 struct Raw {
     stream: TcpStream,
     buffer: Vec<u8>,
+    /// It asked to be told to go on.
+    may_continue: bool,
 }
+
+const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 
 impl Raw {
     fn connect(addr: SocketAddr) -> Raw {
         let stream = TcpStream::connect(addr).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Raw { stream, buffer: Vec::new() }
+        Raw { stream, buffer: Vec::new(), may_continue: false }
     }
 
     fn more(&mut self) -> Result<bool, String> {
@@ -144,6 +149,11 @@ impl Raw {
             if let Some(end) = end.filter(|_| head_only) {
                 let head = String::from_utf8_lossy(&self.buffer[..end]).into_owned();
                 break (head.split(' ').nth(1).unwrap().parse().unwrap(), end + 4);
+            }
+            // Who asks for it may get it though the body is on its way already.
+            if self.may_continue && wanted != 100 && self.buffer.starts_with(CONTINUE) {
+                self.buffer.drain(..CONTINUE.len());
+                continue;
             }
             if let Some((response, used)) = parse(&self.buffer, !open)
                 && (response.whole || !open)
