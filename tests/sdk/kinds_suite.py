@@ -538,7 +538,10 @@ def serves_or_declines(kind, package, parameters, ask, said):
             found = said(ask(f"{kind['name']}.words", **more))
         except package.BadRequestError as error:
             body = error.body.get("error", error.body)
-            if any(tried["fault"] != "unsendable" for tried in body["metadata"]["attempts"]):
+            # What is known before anything is sent is declined without an attempt, and says why.
+            tried = body.get("metadata", {}).get("attempts", [])
+            known = "can't serve" in body["message"] or "no target" in body["message"]
+            if any(attempt["fault"] != "unsendable" for attempt in tried) or not (tried or known):
                 wrong.append(f"{name}: {body['message']}")
         except Exception as error:  # noqa: BLE001: told with the others
             wrong.append(f"{name}: {type(error).__name__}: {error}")
