@@ -2,7 +2,8 @@
 //! commit and after it, under each policy of commit. A world does one exchange after the other, so that
 //! for each of them it is known beforehand who is asked and how it ends.
 //!
-//! `DENSE=1000000 cargo test --release --test sim dense -- --nocapture` does that many exchanges.
+//! `DENSE=1000000 cargo test --release --test sim dense -- --nocapture` does that many exchanges;
+//! `DENSE_FROM` is the number of the first.
 
 use std::rc::Weak;
 
@@ -428,10 +429,12 @@ fn check(case: &Case, ledger: &Ledger, answer: &Answer, seed: u64, tally: &mut T
 #[test]
 fn dense_failure() {
     let exchanges = number("DENSE").unwrap_or(USUAL);
+    // The worlds of a run that is long can be spread over several.
+    let from = number("DENSE_FROM").unwrap_or(0);
     let (began, mut tally, mut done) = (std::time::Instant::now(), Tally::default(), 0);
     while done < exchanges {
         let count = EXCHANGES.min((exchanges - done) as usize);
-        run_world(done, done, count, &mut tally);
+        run_world(from + done, from + done, count, &mut tally);
         done += count as u64;
         if done.is_multiple_of(100_032) {
             println!("{done} exchanges, {tally:?}");
