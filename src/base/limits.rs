@@ -51,6 +51,8 @@ pub const READ_BYTES_MIN: usize = 4 * KIB;
 /// The largest receive buffer of a stream: more than a TLS record, and than any model says at once. What
 /// is told of one fits 32 KiB, where a vector that doubles would take the next step.
 pub const READ_BYTES_MAX: usize = 24 * KIB;
+/// The most room of one read of a request's body.
+pub const BODY_READ_BYTES_MAX: usize = 256 * KIB;
 /// Bytes that the kernel takes for a client beyond what is on its way to it: a write goes on when it has
 /// less, so a reader of a few KB a second is seen to read.
 pub const UNSENT_BYTES_MAX: u32 = 128 * 1024;
@@ -102,6 +104,7 @@ pub const HEARTBEAT_MS: u32 = 10_000;
 
 const _: () = assert!(HOLD_BYTES_MAX < ANSWER_BYTES_MAX);
 const _: () = assert!(READ_BYTES_MIN <= READ_BYTES_MAX);
+const _: () = assert!(READ_BYTES_MAX <= BODY_READ_BYTES_MAX);
 const _: () = assert!(READ_BYTES_MAX <= BACKLOG_BYTES_MAX);
 const _: () = assert!(HEAD_BYTES_MAX <= BODY_BYTES_MAX);
 const _: () = assert!(PLAN_ATTEMPTS_MAX <= u8::MAX as usize);

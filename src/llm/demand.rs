@@ -12,8 +12,8 @@
 //! **The count** knows no vocabulary. It weighs runs of characters: a word of letters is a token and one
 //! more for each six letters past the first seven, three digits are one, a punctuation mark is one and
 //! eight more of the same another, a character outside of ASCII a quarter (accents, Greek, Cyrillic), a
-//! half (Indic, Thai), three quarters (Chinese, Japanese, Korean) or two (emoji). Images and documents count as a constant
-//! or by their bytes. `Demand::least` and `Demand::most` bound what a vendor will count: 70 % of the text
+//! half (Indic, Thai), three quarters (Chinese, Japanese, Korean) or two (emoji). Of a long text parts are weighed
+//! (`demand/weight`). Images and documents count as a constant or by their bytes. `Demand::least` and `Demand::most` bound what a vendor will count: 70 % of the text
 //! and 25 % of tools and schemas less 32, and 170 % of all and 700. `tests/estimate.rs` holds every recorded
 //! request of text against them; those with images are too few to say anything. As the answer to
 //! `/v1/messages/count_tokens`, 53 of 55 recorded prompts of 100 tokens and more are off by less than a
@@ -23,6 +23,10 @@ use memchr::memchr2;
 
 use crate::llm::needs::Needs;
 use crate::wire::json::{self, Kind, Member, Value};
+
+mod weight;
+
+use self::weight::{hash, weight};
 
 /// What a request demands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -353,101 +357,6 @@ fn string_end(body: &[u8], mut at: usize, end: usize) -> usize {
     end.saturating_sub(1)
 }
 
-/// What a text weighs, in quarters of a token: see the module's text.
-fn weight(text: &[u8]) -> u64 {
-    let (mut quarters, mut at) = (0u64, 0);
-    while at < text.len() {
-        let byte = text[at];
-        let class = CLASSES[usize::from(byte)];
-        let run = match class {
-            Class::Letter | Class::Digit => {
-                text[at..].iter().take_while(|b| CLASSES[usize::from(**b)] == class).count()
-            }
-            // An escape is its second byte; `\u00e9` is one character.
-            Class::Escape => match text.get(at + 1) {
-                Some(b'u') => 6,
-                Some(_) | None => 2,
-            },
-            Class::Mark => text[at..].iter().take_while(|b| **b == byte).count(),
-            Class::Space | Class::Two | Class::Indic | Class::Three | Class::Four | Class::Rest => {
-                1
-            }
-        };
-        quarters += match class {
-            Class::Letter => QUARTERS + (run as u64).saturating_sub(7).div_ceil(6) * QUARTERS,
-            Class::Digit => (run as u64).div_ceil(3) * QUARTERS,
-            Class::Mark => (run as u64).div_ceil(9) * QUARTERS,
-            Class::Two => QUARTERS / 4,
-            Class::Escape | Class::Indic => QUARTERS / 2,
-            Class::Three => QUARTERS * 3 / 4,
-            Class::Four => QUARTERS * 2,
-            Class::Space | Class::Rest => 0,
-        };
-        at += run;
-    }
-    quarters
-}
-
-/// What a byte is to a tokenizer, roughly.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Letter,
-    Digit,
-    Space,
-    Mark,
-    Escape,
-    /// Begins a character of two bytes.
-    Two,
-    /// Of three, in the scripts of India and its neighbours.
-    Indic,
-    /// Of three.
-    Three,
-    /// Of four.
-    Four,
-    /// Goes on with a character.
-    Rest,
-}
-
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Mark; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        classes[byte] = match byte as u8 {
-            b'a'..=b'z' | b'A'..=b'Z' => Class::Letter,
-            b'0'..=b'9' => Class::Digit,
-            b' ' | b'\t' | b'\n' | b'\r' => Class::Space,
-            b'\\' => Class::Escape,
-            0x80..=0xbf => Class::Rest,
-            0xc0..=0xdf => Class::Two,
-            0xe0..=0xe1 => Class::Indic,
-            0xe2..=0xef => Class::Three,
-            0xf0..=0xff => Class::Four,
-            _ => Class::Mark,
-        };
-        byte += 1;
-    }
-    classes
-};
-
-/// A hash of bytes over another: quick, the same on every core and in every run, and not meant to
-/// withstand anybody.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mix = |hash: u64, word: u64| (hash.rotate_left(23) ^ word).wrapping_mul(SPREAD);
-    let chunks = bytes.chunks_exact(8);
-    let rest = chunks.remainder();
-    let mut all = mix(seed, bytes.len() as u64);
-    for chunk in chunks {
-        let mut word = [0; 8];
-        word.copy_from_slice(chunk);
-        all = mix(all, u64::from_le_bytes(word));
-    }
-    let mut word = [0; 8];
-    word[..rest.len()].copy_from_slice(rest);
-    all = mix(all, u64::from_le_bytes(word));
-    all ^ (all >> 29)
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value as Json, json};
@@ -560,29 +469,6 @@ mod tests {
         assert_ne!(demand(&json!({ "input": "x" })).thread, 0);
         let lead = demand(&json!({ "messages": second })).lead;
         assert!(lead > 0 && lead < demand(&json!({ "messages": second })).prompt);
-    }
-
-    #[test]
-    fn weights_by_class() {
-        let count = |text: &str| tokens(weight(text.as_bytes()));
-        for (text, expected) in [
-            ("", 0),
-            ("hello", 1),
-            ("hello world", 2),
-            ("internationalization", 4),
-            ("tokens", 1),
-            ("123456", 2),
-            ("a,b", 3),
-            ("\u{4e2d}\u{6587}", 2),
-            ("\u{1f600}", 2),
-            ("\u{43f}\u{440}\u{438}\u{432}", 1),
-            ("==================", 2),
-            ("\\n\\n", 1),
-        ] {
-            assert_eq!(count(text), expected, "{text}");
-        }
-        let long = "the quick brown fox jumps over the lazy dog ".repeat(1_000);
-        assert_eq!(count(&long), 9_000);
     }
 
     #[test]

@@ -328,24 +328,24 @@ async fn read_body<R: Rt>(
     head: &RequestHead,
 ) -> Result<Buf, Stopped> {
     let max = snapshot.server.body_max as usize;
-    let mut body = Buf::new();
     if !has_body(head) {
-        return Ok(body);
+        return Ok(Buf::new());
     }
-    if let head::Framing::Length(length) = head.framing {
-        if length > max as u64 {
-            return Err(Stopped::With(too_large(max)));
-        }
-        body.reserve((length as usize).min(limits::READ_BYTES_MAX));
+    if let head::Framing::Length(length) = head.framing
+        && length > max as u64
+    {
+        return Err(Stopped::With(too_large(max)));
     }
     if head.expect_continue && down.rx.is_empty() {
         // A client that does not take it is gone, which the next read will show.
         let deadline = core.rt.now() + snapshot.server.write_timeout;
         let _ = down.say(core, Buf::from(emit::CONTINUE), deadline).await;
     }
-    let mut decoder = Body::new(head.framing);
-    let server = &snapshot.server;
-    let mut pace = Pace::new(core.rt.now(), server, server.body_timeout);
+    let mut pace = Pace::new(core.rt.now(), &snapshot.server, snapshot.server.body_timeout);
+    if let head::Framing::Length(length) = head.framing {
+        return read_sized(core, down, snapshot, &mut pace, length as usize).await;
+    }
+    let (mut body, mut decoder) = (Buf::new(), Body::new(head.framing));
     loop {
         let decoded = decoder
             .decode(down.rx.as_mut_slice())
@@ -359,19 +359,56 @@ async fn read_body<R: Rt>(
         if decoded.done {
             return Ok(body);
         }
-        if body.len() > limits::SHED_BODY_BYTES_MAX && core.shared.load.is_short_for(2) {
-            return Err(Stopped::TooMuch);
+        receive_body(core, down, snapshot, &mut pace, (body.len(), usize::MAX)).await?;
+    }
+}
+
+/// Reads a body of known length into the buffer that it begins in, which becomes the body.
+async fn read_sized<R: Rt>(
+    core: &Core<R>,
+    down: &mut Down<R>,
+    snapshot: &Snapshot,
+    pace: &mut Pace,
+    length: usize,
+) -> Result<Buf, Stopped> {
+    while down.rx.len() < length {
+        let so_far = down.rx.len();
+        receive_body(core, down, snapshot, pace, (so_far, length - so_far)).await?;
+    }
+    let mut body = down.rx.take();
+    if body.len() > length {
+        // The beginning of a next request.
+        down.rx = Buf::from(&body.as_slice()[length..]);
+        body.truncate(length);
+    }
+    Ok(body)
+}
+
+/// Receives more of a body, of which there are `so_far` bytes and `left` at most to come. Room is made for
+/// as much again as there is, so that what is only announced costs nothing.
+async fn receive_body<R: Rt>(
+    core: &Core<R>,
+    down: &mut Down<R>,
+    snapshot: &Snapshot,
+    pace: &mut Pace,
+    (so_far, left): (usize, usize),
+) -> Result<(), Stopped> {
+    if so_far > limits::SHED_BODY_BYTES_MAX && core.shared.load.is_short_for(2) {
+        return Err(Stopped::TooMuch);
+    }
+    let had = down.rx.len();
+    let deadline = core.rt.now() + snapshot.server.body_timeout;
+    let room = so_far.clamp(limits::READ_BYTES_MAX, limits::BODY_READ_BYTES_MAX).min(left);
+    match down.receive_some(core, deadline.min(pace.due()), room).await {
+        Received::Some => {
+            pace.came(down.rx.len() - had, core.rt.now());
+            Ok(())
         }
-        let had = down.rx.len();
-        let deadline = core.rt.now() + server.body_timeout;
-        match down.receive(core, deadline.min(pace.due())).await {
-            Received::Some => pace.came(down.rx.len() - had, core.rt.now()),
-            Received::TimedOut => {
-                core.shared.watch.too_slow(core.id);
-                return Err(Stopped::With(slow("the request body")));
-            }
-            Received::End => return Err(Stopped::Silently),
+        Received::TimedOut => {
+            core.shared.watch.too_slow(core.id);
+            Err(Stopped::With(slow("the request body")))
         }
+        Received::End => Err(Stopped::Silently),
     }
 }
 

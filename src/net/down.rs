@@ -121,8 +121,21 @@ impl<R: Rt> Down<R> {
 
     /// One read into `rx`: under TLS as many as make a record.
     pub(super) async fn receive(&mut self, core: &Core<R>, deadline: Tick) -> Received {
+        let is_long = self.rx.len() >= limits::READ_BYTES_MIN;
+        let room = if is_long { limits::READ_BYTES_MAX } else { limits::READ_BYTES_MIN };
+        self.receive_some(core, deadline, room).await
+    }
+
+    /// As `receive`, with so much room in bytes.
+    pub(super) async fn receive_some(
+        &mut self,
+        core: &Core<R>,
+        deadline: Tick,
+        room: usize,
+    ) -> Received {
         if self.tls.is_none() {
             let mut rx = self.rx.take();
+            rx.reserve(room);
             let received = self.read(core, &mut rx, deadline).await;
             self.rx = rx;
             return received;
@@ -130,6 +143,7 @@ impl<R: Rt> Down<R> {
         let before = self.rx.len();
         loop {
             let mut cipher = self.tls.as_mut().map(|tls| tls.cipher.take()).unwrap_or_default();
+            cipher.reserve(room);
             let received = self.read(core, &mut cipher, deadline).await;
             let Some(tls) = &mut self.tls else { return Received::End };
             tls.cipher = cipher;
@@ -146,15 +160,10 @@ impl<R: Rt> Down<R> {
         }
     }
 
+    /// One read into the spare room of a buffer.
     async fn read(&mut self, core: &Core<R>, into: &mut Buf, deadline: Tick) -> Received {
         let Some(reader) = &mut self.reader else { return Received::End };
-        let mut rx = into.take();
-        let room = if rx.len() >= limits::READ_BYTES_MIN {
-            limits::READ_BYTES_MAX
-        } else {
-            limits::READ_BYTES_MIN
-        };
-        rx.reserve(room);
+        let rx = into.take();
         let handle = self.stop.handle();
         let ((result, rx), timed_out) =
             until(&core.rt, &mut self.stop, deadline, reader.read(rx, handle)).await;
@@ -214,6 +223,7 @@ impl<R: Rt> Down<R> {
             if !session.is_handshaking() {
                 break;
             }
+            cipher.reserve(limits::READ_BYTES_MIN);
             if self.read(core, &mut cipher, deadline).await != Received::Some {
                 return Hello::Gone;
             }
