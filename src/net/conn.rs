@@ -23,7 +23,7 @@ use crate::net::drive;
 use crate::net::intake::{self, Intake};
 use crate::net::load::{self, Holding, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
-use crate::rt::{Reader as _, Rt};
+use crate::rt::Rt;
 use crate::wire::http1::body::Body;
 use crate::wire::http1::emit;
 use crate::wire::http1::head::{self, Refusal, RequestHead};
@@ -123,13 +123,14 @@ async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
     if !down.rx.is_empty() {
         return true;
     }
-    let Some(reader) = down.reader.as_ref().filter(|_| !down.is_closed()) else { return false };
-    let mut ready = std::pin::pin!(reader.ready());
+    if down.is_closed() || !down.watch() {
+        return false;
+    }
     let mut came = async |level, patience| {
         let until = core.rt.now() + patience;
         let mut over = std::pin::pin!(core.beacon.reached_or(level, until));
         std::future::poll_fn(|cx| {
-            if let Poll::Ready(done) = ready.as_mut().poll(cx) {
+            if let Poll::Ready(done) = down.poll_readable(cx) {
                 return Poll::Ready(Some(done.is_ok()));
             }
             over.as_mut().poll(cx).map(|()| None)
@@ -263,8 +264,7 @@ async fn exchange<R: Rt>(
     body: Buf,
     client: Client,
 ) -> bool {
-    let cx =
-        crate::exchange::Cx { now: core.rt.now(), wall: core.rt.wall(), table: &snapshot.table };
+    let cx = core.cx(&snapshot);
     let exchange = intake::begin(core, intake, body, client, &cx);
     // What is received from now on is a next request, and rare.
     down.rx.shrink_idle(0);
@@ -279,8 +279,7 @@ async fn answer_with<R: Rt>(
     client: Client,
     ledger: Ledger,
 ) -> bool {
-    let cx =
-        crate::exchange::Cx { now: core.rt.now(), wall: core.rt.wall(), table: &snapshot.table };
+    let cx = core.cx(snapshot);
     let exchange = Box::new(Exchange::answered(answer, client, ledger, &cx));
     drive::run(core, down, exchange, snapshot.clone()).await
 }

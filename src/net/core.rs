@@ -8,8 +8,9 @@ use std::sync::{Arc, RwLock};
 
 use crate::base::ids::{CoreId, EndpointId, Table as Rows};
 use crate::base::rng::Rng;
-use crate::base::tick::Ms;
+use crate::base::tick::{Ms, Tick, UnixMs};
 use crate::config::{GatewayKey, Problem, Server};
+use crate::exchange::Cx;
 use crate::net::accept;
 use crate::net::beacon::{Beacon, Level};
 use crate::net::load::{Lateness, Load, Shed};
@@ -209,6 +210,8 @@ pub struct Core<R: Rt> {
     pub rng: RefCell<Rng>,
     /// How late this core's event loop is.
     pub lateness: Lateness,
+    /// The wall clock as it was read last, and when.
+    clock: Cell<(Tick, UnixMs)>,
     turn: Cell<u32>,
     live: Cell<usize>,
     listening: Cell<usize>,
@@ -225,10 +228,28 @@ impl<R: Rt> Core<R> {
             beacon: Beacon::new(),
             rng: RefCell::new(Rng::new(seed)),
             lateness: Lateness::default(),
+            clock: Cell::new((Tick::NEVER, UnixMs(0))),
             turn: Cell::new(0),
             live: Cell::new(0),
             listening: Cell::new(0),
         })
+    }
+
+    /// What a step of an exchange may look at, now.
+    pub fn cx<'a>(&self, snapshot: &'a Snapshot) -> Cx<'a> {
+        let now = self.rt.now();
+        Cx { now, wall: self.wall(now), table: &snapshot.table }
+    }
+
+    /// The wall clock: read once a second, and counted on from there.
+    pub fn wall(&self, now: Tick) -> UnixMs {
+        let (read, wall) = self.clock.get();
+        if read == Tick::NEVER || now.since(read) >= WALL_US {
+            let wall = self.rt.wall();
+            self.clock.set((now, wall));
+            return wall;
+        }
+        UnixMs(wall.0 + now.since(read) / 1000)
     }
 
     /// Rises with each plan: whose turn among a provider's keys it is.
@@ -368,6 +389,8 @@ async fn wind_up<R: Rt>(core: &Core<R>) -> usize {
     core.live()
 }
 
+/// For how long the wall clock is counted on, in microseconds.
+const WALL_US: u64 = 1_000_000;
 /// How often a core looks for what other threads want.
 const TICK: Ms = Ms(50);
 /// How long connections get to say their last words.

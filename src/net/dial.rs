@@ -17,7 +17,7 @@ use crate::base::limits;
 use crate::base::tick::Tick;
 use crate::net::core::{Shared, Snapshot};
 use crate::net::tls;
-use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, is_exhausted};
+use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, is_exhausted};
 
 /// A connection to a provider.
 pub struct Conn<R: Rt> {
@@ -27,6 +27,8 @@ pub struct Conn<R: Rt> {
     pub writer: R::Writer,
     /// TLS, if the endpoint speaks it.
     pub tls: Option<Box<tls::Session>>,
+    /// Comes from the pool, where it watched the connection; it also says when an answer comes.
+    pub watch: Option<Watching>,
 }
 
 /// Connects to an endpoint. `give_up` is when the caller will drop this: it divides the time among the
@@ -50,7 +52,7 @@ pub async fn dial<R: Rt>(
         let until = if left == 1 { Tick::NEVER } else { Tick(rt.now().0.saturating_add(share)) };
         match tcp(&rt, *address, until).await {
             Ok((reader, writer)) => {
-                let mut conn = Conn { reader, writer, tls: None };
+                let mut conn = Conn { reader, writer, tls: None, watch: None };
                 if let Some(profile) = &snapshot.tls[endpoint] {
                     conn.tls = Some(Box::new(profile.session()?));
                     handshake::<R>(&mut conn).await?;

@@ -6,13 +6,16 @@
 //! end of the connection without the client's close_notify reads as an end here; whoever waits for more
 //! takes either for a client that is gone.
 
+use std::io;
+use std::task::{Context, Poll};
+
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::net::core::Core;
 use crate::net::tls::Session;
-use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, until};
+use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, until};
 
 /// The client's socket with what was received and not yet used.
 pub struct Down<R: Rt> {
@@ -24,6 +27,10 @@ pub struct Down<R: Rt> {
     pub rx: Buf,
     /// Gives up reads.
     pub stop: R::Stop,
+    /// Says when there is something to read. It outlives exchanges: the end of one is the wait for the next.
+    watch: Option<Watching>,
+    /// It has said so.
+    readable: bool,
     /// What is between the socket and `rx`, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,
 }
@@ -102,7 +109,27 @@ impl<R: Rt> Down<R> {
     /// A socket that was just accepted.
     pub(super) fn new(reader: R::Reader, writer: R::Writer) -> Down<R> {
         let (reader, writer) = (Some(reader), Some(writer));
-        Down { reader, writer, rx: Buf::new(), stop: R::Stop::new(), tls: None }
+        let (rx, stop) = (Buf::new(), R::Stop::new());
+        Down { reader, writer, rx, stop, watch: None, readable: false, tls: None }
+    }
+
+    /// Begins to watch for something to read, unless that is under way; false if there is no reader.
+    pub(super) fn watch(&mut self) -> bool {
+        if self.watch.is_none() {
+            self.watch = self.reader.as_ref().map(|reader| Box::pin(reader.ready()) as Watching);
+        }
+        self.watch.is_some()
+    }
+
+    /// Completes when what is watched has something to read.
+    pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let Some(watch) = &mut self.watch else { return Poll::Pending };
+        let done = watch.as_mut().poll(cx);
+        if done.is_ready() {
+            self.watch = None;
+            self.readable = true;
+        }
+        done
     }
 
     /// Whether the client has said that no further request will come.
@@ -162,11 +189,15 @@ impl<R: Rt> Down<R> {
 
     /// One read into the spare room of a buffer.
     async fn read(&mut self, core: &Core<R>, into: &mut Buf, deadline: Tick) -> Received {
+        // Nobody else may wait meanwhile.
+        self.watch = None;
         let Some(reader) = &mut self.reader else { return Received::End };
-        let rx = into.take();
-        let handle = self.stop.handle();
-        let ((result, rx), timed_out) =
-            until(&core.rt, &mut self.stop, deadline, reader.read(rx, handle)).await;
+        let (rx, handle) = (into.take(), self.stop.handle());
+        let ((result, rx), timed_out) = if std::mem::take(&mut self.readable) {
+            until(&core.rt, &mut self.stop, deadline, reader.read_ready(rx, handle)).await
+        } else {
+            until(&core.rt, &mut self.stop, deadline, reader.read(rx, handle)).await
+        };
         *into = rx;
         match result {
             Ok(0) => Received::End,

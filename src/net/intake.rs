@@ -54,7 +54,7 @@ pub(super) fn blank_ledger<R: Rt>(core: &Core<R>) -> Ledger {
         surface: Surface::None,
         stream: false,
         model: Arc::from(""),
-        wall: core.rt.wall(),
+        wall: core.wall(now),
         began: now,
         committed: None,
         ended: now,

@@ -7,8 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
-use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use crate::base::ids::{EndpointId, Id as _};
@@ -17,13 +15,11 @@ use crate::base::tick::{Ms, Tick};
 use crate::net::core::Snapshot;
 use crate::net::dial::Conn;
 use crate::route::Endpoint;
-use crate::rt::{Reader as _, Rt};
-
-type Ready = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+use crate::rt::{Reader as _, Rt, Watching};
 
 struct Idle<R: Rt> {
     /// Dropped before the connection: it shares the socket.
-    ready: Ready,
+    ready: Watching,
     conn: Conn<R>,
     since: Tick,
 }
@@ -63,7 +59,7 @@ impl<R: Rt> Pool<R> {
             // What came since the keeper last looked is no answer to what will be asked.
             let mut cx = Context::from_waker(Waker::noop());
             if idle.ready.as_mut().poll(&mut cx).is_pending() {
-                drop(idle.ready);
+                idle.conn.watch = Some(idle.ready);
                 return Some(idle.conn);
             }
         }
@@ -74,7 +70,7 @@ impl<R: Rt> Pool<R> {
     pub fn put(&self, snapshot: &Snapshot, endpoint: EndpointId, conn: Conn<R>, now: Tick) {
         self.turn_to(snapshot);
         let Some(index) = self.row(snapshot, endpoint) else { return };
-        let mut ready: Ready = Box::pin(conn.reader.ready());
+        let mut ready: Watching = Box::pin(conn.reader.ready());
         let waker = self.keeper.borrow().clone();
         let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
         if ready.as_mut().poll(&mut cx).is_ready() {

@@ -92,14 +92,27 @@ pub trait Reader: 'static {
 
     /// Receives into the tail of `buf`, which must have spare capacity.
     fn read(&mut self, buf: Buf, stop: <Self::Stop as Stop>::Handle) -> impl Future<Output = Rent>;
+
+    /// As `read`, where `ready` has just said that it would not wait: what is there is taken at once, by
+    /// the first poll, where the runtime can do that for less than an operation costs.
+    fn read_ready(
+        &mut self,
+        buf: Buf,
+        stop: <Self::Stop as Stop>::Handle,
+    ) -> impl Future<Output = Rent> {
+        self.read(buf, stop)
+    }
 }
+
+/// A `ready` that outlives what waits for it now.
+pub type Watching = Pin<Box<dyn Future<Output = io::Result<()>>>>;
 
 /// The sending half.
 pub trait Writer: 'static {
     /// The runtime's `Stop`.
     type Stop: Stop;
 
-    /// Sends from the window of `buf`; `Ok(n)` says how much was taken.
+    /// Sends from the window of `buf`; `Ok(n)` says how much was taken. May be over with the first poll.
     fn write(&mut self, buf: Buf, stop: <Self::Stop as Stop>::Handle)
     -> impl Future<Output = Rent>;
 }

@@ -3,7 +3,7 @@
 //! Decides which driver runs and with which ring flags. Facts of monoio 0.2.4 that bind it stand in
 //! `docs/runtime.md`; the laws of the seam in `rt/mod.rs`.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, RefCell, UnsafeCell};
 use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
@@ -239,14 +239,40 @@ fn halves(stream: TcpStream) -> io::Result<(MonoReader, MonoWriter)> {
 /// dropping the writer by itself would send an end before the reset.
 #[allow(unsafe_code)]
 fn disconnect(reader: &MonoReader) {
-    // SAFETY: the cell is kept alive by `reader`, and only the descriptor is read through it.
-    let stream = unsafe { &*reader.half.0.get() };
-    // SAFETY: the descriptor is open for as long as `reader` lives, which outlives this borrow.
-    let fd = unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) };
+    let fd = descriptor(&reader.half.0);
     // SAFETY: all zero is the family AF_UNSPEC, which needs no more of the address to be set.
     let nobody = unsafe { SockAddr::new(SockAddrStorage::zeroed(), NOBODY_LEN) };
     // A socket that is not connected any more is closed the ordinary way.
     let _ = SockRef::from(&fd).connect(&nobody);
+}
+
+/// A socket's descriptor, for calls that don't wait.
+#[allow(unsafe_code)]
+fn descriptor(socket: &Rc<UnsafeCell<TcpStream>>) -> BorrowedFd<'_> {
+    // SAFETY: the cell is kept alive by `socket`; every other use of it is on this thread, and no reference
+    // into it is held while this runs but by operations that wait, which only read the descriptor.
+    let stream = unsafe { &*socket.get() };
+    // SAFETY: the descriptor is open for as long as the stream lives, which outlives this borrow.
+    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+}
+
+/// Receives what is there into the tail of `buf`.
+#[allow(unsafe_code)]
+fn receive_now(fd: BorrowedFd<'_>, buf: &mut Buf) -> io::Result<usize> {
+    let (mut data, start) = buf.take().into_parts();
+    let received =
+        SockRef::from(&fd).recv_with_flags(data.spare_capacity_mut(), libc::MSG_DONTWAIT);
+    if let Ok(count) = &received {
+        // SAFETY: the kernel has written so many bytes of the spare capacity.
+        unsafe { data.set_len(data.len() + count) };
+    }
+    *buf = Buf::from_parts(data, start);
+    received
+}
+
+/// Whether a call that does not wait would have waited.
+fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
 }
 
 /// The size of a plain `sockaddr`.
@@ -272,7 +298,21 @@ impl Reader for MonoReader {
         }
     }
 
-    async fn read(&mut self, buf: Buf, stop: CancelHandle) -> Rent {
+    async fn read_ready(&mut self, mut buf: Buf, stop: Rc<Token>) -> Rent {
+        if stop.spent.get() {
+            return (Err(stopped()), buf);
+        }
+        match receive_now(descriptor(&self.half.0), &mut buf) {
+            Err(error) if is_later(&error) => self.read(buf, stop).await,
+            done => (done, buf),
+        }
+    }
+
+    async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
+        let stop = match stop.begin() {
+            Ok(stop) => stop,
+            Err(error) => return (Err(error), buf),
+        };
         let (data, start) = buf.into_parts();
         let len = data.len();
         debug_assert!(data.capacity() > len, "a read needs room");
@@ -290,7 +330,22 @@ pub struct MonoWriter {
 impl Writer for MonoWriter {
     type Stop = MonoStop;
 
-    async fn write(&mut self, buf: Buf, stop: CancelHandle) -> Rent {
+    /// A socket has room nearly always. Sending at once costs a system call, but no submission, completion
+    /// and wake-up of the task, and the peer has the bytes before this core's other tasks had their turn.
+    async fn write(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
+        if stop.spent.get() {
+            return (Err(stopped()), buf);
+        }
+        let sent = SockRef::from(&descriptor(&self.half.0))
+            .send_with_flags(buf.as_slice(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
+        match sent {
+            Err(error) if is_later(&error) => {}
+            done => return (done, buf),
+        }
+        let stop = match stop.begin() {
+            Ok(stop) => stop,
+            Err(error) => return (Err(error), buf),
+        };
         let (data, start) = buf.into_parts();
         let (result, window) = self.half.cancelable_write(data.slice(start..), stop).await;
         (result, Buf::from_parts(window.into_inner(), start))
@@ -374,7 +429,8 @@ fn watch(listener: &std::net::TcpListener) -> io::Result<OwnedFd> {
 }
 
 impl Accept<Mono> for MonoListener {
-    async fn accept(&self, stop: CancelHandle) -> io::Result<(MonoReader, MonoWriter, SocketAddr)> {
+    async fn accept(&self, stop: Rc<Token>) -> io::Result<(MonoReader, MonoWriter, SocketAddr)> {
+        let stop = stop.begin()?;
         let (listener, watch, silence) = match &self.inner {
             Listening::Epoll(listener) => {
                 let (stream, peer) = listener.cancelable_accept(stop).await?;
@@ -408,25 +464,49 @@ impl Accept<Mono> for MonoListener {
     }
 }
 
-/// Gives up operations by monoio's canceller; reused, since a new one allocates.
+/// Gives up operations by monoio's canceller.
 pub struct MonoStop {
+    token: RefCell<Option<Rc<Token>>>,
+}
+
+/// What the operations up to one `stop` share.
+#[derive(Default)]
+pub struct Token {
+    spent: Cell<bool>,
+    /// Made for the first operation that waits: most writes never do.
     canceller: RefCell<Option<Canceller>>,
 }
 
+impl Token {
+    /// What an operation that will wait is started with.
+    ///
+    /// # Errors
+    /// It was stopped before it began.
+    fn begin(&self) -> io::Result<CancelHandle> {
+        if self.spent.get() {
+            return Err(stopped());
+        }
+        Ok(self.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle())
+    }
+}
+
 impl Stop for MonoStop {
-    type Handle = CancelHandle;
+    type Handle = Rc<Token>;
 
     fn new() -> Self {
-        MonoStop { canceller: RefCell::new(None) }
+        MonoStop { token: RefCell::new(None) }
     }
 
-    fn handle(&self) -> CancelHandle {
-        self.canceller.borrow_mut().get_or_insert_with(Canceller::new).handle()
+    fn handle(&self) -> Rc<Token> {
+        self.token.borrow_mut().get_or_insert_default().clone()
     }
 
     fn stop(&mut self) {
-        if let Some(canceller) = self.canceller.get_mut().take() {
-            *self.canceller.get_mut() = Some(canceller.cancel());
+        let Some(token) = self.token.get_mut().take() else { return };
+        token.spent.set(true);
+        if let Some(canceller) = token.canceller.take() {
+            // The one that it gives back is for operations to come, which have another token.
+            drop(canceller.cancel());
         }
     }
 }

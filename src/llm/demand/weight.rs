@@ -55,7 +55,7 @@ fn window(text: &[u8], start: usize, end: usize) -> u64 {
     if start > 0 {
         let before = CLASSES[usize::from(text[start - 1])];
         if matches!(before, Class::Letter | Class::Digit) {
-            at += run(&text[start..], before).min(OVERHANG);
+            at += run(&text[start..text.len().min(start + OVERHANG)], before);
         }
     }
     while at < end {
@@ -68,7 +68,7 @@ fn window(text: &[u8], start: usize, end: usize) -> u64 {
                 Some(b'u') => 6,
                 Some(_) | None => 2,
             },
-            Class::Mark => text[at..].iter().take_while(|b| **b == byte).count(),
+            Class::Mark => text[at..last].iter().take_while(|b| **b == byte).count(),
             Class::Space | Class::Two | Class::Indic | Class::Three | Class::Four | Class::Rest => {
                 1
             }

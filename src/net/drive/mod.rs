@@ -36,11 +36,11 @@ type Dialing<R> = Pin<Box<dyn Future<Output = Result<Conn<R>, Fault>>>>;
 /// An operation to start.
 enum Start<R: Rt> {
     Dial(LaneId, Dialing<R>),
-    ReadUp(LaneId, R::Reader, Buf, Handle<R>),
+    /// `true`: there is something to read.
+    ReadUp(LaneId, R::Reader, Buf, Handle<R>, bool),
     WriteUp(LaneId, R::Writer, Buf, Handle<R>),
     WriteDown(R::Writer, Buf, Handle<R>),
     ReadDown(R::Reader, Buf, Handle<R>),
-    Watch,
     Arm(Tick),
     DropDial(LaneId),
 }
@@ -49,6 +49,7 @@ enum Start<R: Rt> {
 enum Done<R: Rt> {
     Dialed(LaneId, Result<Conn<R>, Fault>),
     ReadUp(LaneId, R::Reader, io::Result<usize>, Buf),
+    UpReadable(LaneId),
     WroteUp(LaneId, R::Writer, io::Result<usize>, Buf),
     WroteDown(R::Writer, io::Result<usize>, Buf),
     ReadDown(R::Reader, io::Result<usize>, Buf),
@@ -64,8 +65,7 @@ pub(super) async fn run<R: Rt>(
     exchange: Box<Exchange>,
     snapshot: Arc<Snapshot>,
 ) -> bool {
-    let (ready, mut alarm) = (pin!(None), pin!(None));
-    let mut ready = ready;
+    let mut alarm = pin!(None);
     let (mut down_read, mut down_write) = (pin!(None), pin!(None));
     let (dial_a, dial_b) = (pin!(None), pin!(None));
     let (read_a, read_b) = (pin!(None), pin!(None));
@@ -80,8 +80,8 @@ pub(super) async fn run<R: Rt>(
             match start {
                 Start::Dial(lane, dial) => dials[lane.index()].set(Some(dial)),
                 Start::DropDial(lane) => dials[lane.index()].set(None),
-                Start::ReadUp(lane, reader, buf, stop) => {
-                    reads[lane.index()].set(Some(read::<R>(reader, buf, stop)));
+                Start::ReadUp(lane, reader, buf, stop, ready) => {
+                    reads[lane.index()].set(Some(read::<R>(reader, buf, stop, ready)));
                 }
                 Start::WriteUp(lane, writer, buf, stop) => {
                     writes[lane.index()].set(Some(write::<R>(writer, buf, stop)));
@@ -90,9 +90,8 @@ pub(super) async fn run<R: Rt>(
                     down_write.set(Some(write::<R>(writer, buf, stop)));
                 }
                 Start::ReadDown(reader, buf, stop) => {
-                    down_read.set(Some(read::<R>(reader, buf, stop)));
+                    down_read.set(Some(read::<R>(reader, buf, stop, true)));
                 }
-                Start::Watch => ready.set(shell.down.reader.as_ref().map(|r| r.ready())),
                 Start::Arm(at) => alarm.set(Some(core.rt.sleep_until(at))),
             }
         }
@@ -113,6 +112,9 @@ pub(super) async fn run<R: Rt>(
                 if let Poll::Ready((r, n, b)) = poll_slot(reads[i].as_mut(), cx) {
                     return Poll::Ready(Done::ReadUp(lane, r, n, b));
                 }
+                if shell.poll_up(lane, cx).is_ready() {
+                    return Poll::Ready(Done::UpReadable(lane));
+                }
                 if let Poll::Ready(dialed) = poll_slot(dials[i].as_mut(), cx) {
                     return Poll::Ready(Done::Dialed(lane, dialed));
                 }
@@ -120,7 +122,7 @@ pub(super) async fn run<R: Rt>(
             if let Poll::Ready((r, n, b)) = poll_slot(down_read.as_mut(), cx) {
                 return Poll::Ready(Done::ReadDown(r, n, b));
             }
-            if poll_slot(ready.as_mut(), cx).is_ready() {
+            if shell.down.poll_readable(cx).is_ready() {
                 return Poll::Ready(Done::Readable);
             }
             if poll_slot(alarm.as_mut(), cx).is_ready() {
@@ -134,20 +136,19 @@ pub(super) async fn run<R: Rt>(
         })
         .await;
         shell.took(done);
-        if shell.finish.is_some() {
-            // Droppable, and the reader's socket must not be held any longer than the reader.
-            ready.set(None);
-        }
     }
     shell.keep()
 }
 
+/// `ready`: there is something to read.
 async fn read<R: Rt>(
     mut reader: R::Reader,
     buf: Buf,
     stop: Handle<R>,
+    ready: bool,
 ) -> (R::Reader, io::Result<usize>, Buf) {
-    let (result, buf) = reader.read(buf, stop).await;
+    let (result, buf) =
+        if ready { reader.read_ready(buf, stop).await } else { reader.read(buf, stop).await };
     (reader, result, buf)
 }
 

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use super::{Done, Start, drain};
 use crate::base::buf::Buf;
@@ -14,18 +15,21 @@ use crate::base::limits;
 use crate::base::tick::Tick;
 use crate::config::HalfClose;
 use crate::exchange::phase::LaneId;
-use crate::exchange::{Cx, Exchange, Input, Output, Side};
+use crate::exchange::{Exchange, Input, Output, Side};
 use crate::net::core::{Core, Snapshot};
 use crate::net::dial::{self, Conn};
 use crate::net::down::Down;
 use crate::net::tls;
-use crate::rt::{Rt, Stop as _, is_stopped};
+use crate::rt::{Rt, Stop as _, Watching, is_stopped};
 
 /// One lane's connection and what is in flight on it.
 struct LaneIo<R: Rt> {
     reader: Option<R::Reader>,
     writer: Option<R::Writer>,
     tls: Option<Box<tls::Session>>,
+    /// Of a connection from the pool, until it says that there is something to read. A lane that is
+    /// `reading` waits for this first.
+    watch: Option<Watching>,
     endpoint: Option<EndpointId>,
     /// Received bytes: plaintext, or records under TLS.
     rx: Buf,
@@ -52,6 +56,7 @@ impl<R: Rt> LaneIo<R> {
             reader: None,
             writer: None,
             tls: None,
+            watch: None,
             endpoint: None,
             rx: Buf::new(),
             plain: Buf::new(),
@@ -78,6 +83,7 @@ impl<R: Rt> LaneIo<R> {
             self.reader = None;
             self.writer = None;
             self.tls = None;
+            self.watch = None;
             self.rx = Buf::new();
             self.plain = Buf::new();
         }
@@ -88,7 +94,7 @@ impl<R: Rt> LaneIo<R> {
         self.rx = Buf::new();
         self.plain = Buf::new();
         let (reader, writer) = (self.reader.take()?, self.writer.take()?);
-        Some(Conn { reader, writer, tls: self.tls.take() })
+        Some(Conn { reader, writer, tls: self.tls.take(), watch: self.watch.take() })
     }
 }
 
@@ -101,7 +107,6 @@ pub(super) struct Shell<'a, R: Rt> {
     stop_down: R::Stop,
     down_reading: bool,
     down_writing: bool,
-    watching: bool,
     starts: VecDeque<Start<R>>,
     pub(super) finish: Option<bool>,
 }
@@ -122,7 +127,6 @@ impl<'a, R: Rt> Shell<'a, R> {
             stop_down: R::Stop::new(),
             down_reading: false,
             down_writing: false,
-            watching: false,
             starts: VecDeque::with_capacity(4),
             finish: None,
         };
@@ -159,8 +163,7 @@ impl<'a, R: Rt> Shell<'a, R> {
     }
 
     fn step(&mut self, input: Input<'_>) {
-        let cx =
-            Cx { now: self.core.rt.now(), wall: self.core.rt.wall(), table: &self.snapshot.table };
+        let cx = self.core.cx(&self.snapshot);
         self.exchange.step(input, &cx);
     }
 
@@ -217,18 +220,37 @@ impl<'a, R: Rt> Shell<'a, R> {
         io.reader = Some(conn.reader);
         io.writer = Some(conn.writer);
         io.tls = conn.tls;
+        io.watch = conn.watch;
         io.own_bytes = false;
         io.read_bytes = limits::READ_BYTES_MIN;
     }
 
     fn read_up(&mut self, lane: LaneId) {
         let io = &mut self.lanes[lane.index()];
+        if io.watch.is_some() {
+            io.reading = true;
+        } else {
+            self.start_read(lane, false);
+        }
+    }
+
+    /// `ready`: there is something to read.
+    fn start_read(&mut self, lane: LaneId, ready: bool) {
+        let io = &mut self.lanes[lane.index()];
         let Some(reader) = io.reader.take() else { return };
         io.reading = true;
         let mut buf = io.rx.take();
         buf.reserve(io.read_bytes);
         let stop = io.stop_read.handle();
-        self.starts.push_back(Start::ReadUp(lane, reader, buf, stop));
+        self.starts.push_back(Start::ReadUp(lane, reader, buf, stop, ready));
+    }
+
+    /// Whether a lane that waits for its watch has something to read.
+    pub(super) fn poll_up(&mut self, lane: LaneId, cx: &mut Context<'_>) -> Poll<()> {
+        let io = &mut self.lanes[lane.index()];
+        let Some(watch) = io.watch.as_mut().filter(|_| io.reading) else { return Poll::Pending };
+        // What is wrong with the connection, the read will tell.
+        watch.as_mut().poll(cx).map(|_| io.watch = None)
     }
 
     fn write_request(&mut self, lane: LaneId, plain: Buf) {
@@ -262,6 +284,9 @@ impl<'a, R: Rt> Shell<'a, R> {
         if io.dialing {
             io.dialing = false;
             self.starts.push_back(Start::DropDial(lane));
+        }
+        if io.watch.take().is_some() {
+            io.reading = false;
         }
         if io.reading {
             io.stop_read.stop();
@@ -302,8 +327,7 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     fn watch(&mut self) {
         if self.finish.is_none() && self.down.rx.len() < limits::PIPELINE_BYTES_MAX {
-            self.watching = true;
-            self.starts.push_back(Start::Watch);
+            self.down.watch();
         }
     }
 
@@ -352,6 +376,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         match done {
             Done::Dialed(lane, dialed) => self.dialed(lane, dialed),
             Done::ReadUp(lane, reader, result, buf) => self.received(lane, reader, result, buf),
+            Done::UpReadable(lane) => self.start_read(lane, true),
             Done::WroteUp(lane, writer, result, buf) => self.wrote_up(lane, writer, result, buf),
             Done::WroteDown(writer, result, buf) => self.wrote_down(writer, result, buf),
             Done::ReadDown(reader, result, buf) => self.read_down(reader, result, buf),
@@ -528,7 +553,6 @@ impl<'a, R: Rt> Shell<'a, R> {
     }
 
     fn readable(&mut self) {
-        self.watching = false;
         if self.finish.is_some() {
             return;
         }
