@@ -30,7 +30,7 @@ impl Exchange {
         }
         self.count(&lane, cx);
         let reusable = lane.sent && lane.head_keeps;
-        self.outputs.push_back(match lane.body.is_done() {
+        self.outputs.push(match lane.body.is_done() {
             true if reusable => Output::Release { lane: id },
             false if reusable && lane.body.ends_by_itself() => {
                 self.rest = Some(lane.body);
@@ -47,7 +47,7 @@ impl Exchange {
         else {
             return;
         };
-        self.outputs.push_back(Output::Hangup { lane: at });
+        self.outputs.push(Output::Hangup { lane: at });
         self.close_record(&lane, Some(failure), cx);
         if !failure.fault.is_ours() {
             self.settle_health(&mut lane, Some(failure), cx);
@@ -173,7 +173,7 @@ impl Exchange {
         for id in LaneId::ALL {
             let taken = self.race_mut().and_then(|race| race.lanes[id.index()].take());
             if let Some(mut lane) = taken {
-                self.outputs.push_back(Output::Hangup { lane: id });
+                self.outputs.push(Output::Hangup { lane: id });
                 self.close_record(&lane, Some(failure), cx);
                 self.settle_health(&mut lane, Some(failure), cx);
             }
@@ -188,7 +188,7 @@ impl Exchange {
         let complete = self.down.ended;
         let phase = std::mem::replace(&mut self.phase, Phase::Closing);
         if let Phase::Relaying { at, lane } = phase {
-            self.outputs.push_back(Output::Hangup { lane: at });
+            self.outputs.push(Output::Hangup { lane: at });
             self.close_record(&lane, Some(failure), cx);
             self.count(&lane, cx);
         }

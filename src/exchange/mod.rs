@@ -17,7 +17,7 @@ mod relay;
 mod timing;
 pub mod verdict;
 
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
@@ -188,8 +188,9 @@ pub struct Exchange {
     plan: Plan,
     client: Client,
     down: Down,
-    outputs: VecDeque<Output>,
-    ledger: Option<Box<Ledger>>,
+    /// In order, and few: the shell empties it after each step.
+    outputs: SmallVec<[Output; 6]>,
+    ledger: Option<Ledger>,
     /// The last failure that the client would be told of, with what the provider said.
     failure: Option<(Failure, Option<Said>)>,
     opened_at: Tick,
@@ -197,6 +198,8 @@ pub struct Exchange {
     armed: Tick,
     keep: bool,
     rest: Option<Body>,
+    /// The memory of the request's body, which is not needed after the commit.
+    spent: Buf,
 }
 
 impl Exchange {
@@ -231,14 +234,15 @@ impl Exchange {
             plan,
             client,
             down: Down { write_by: Tick::NEVER, ..Down::default() },
-            outputs: VecDeque::with_capacity(8),
-            ledger: Some(Box::new(ledger)),
+            outputs: SmallVec::new(),
+            ledger: Some(ledger),
             failure: None,
             opened_at: Tick::NEVER,
             heartbeat_at: Tick::NEVER,
             armed: Tick::NEVER,
             keep: true,
             rest: None,
+            spent: Buf::new(),
         }
     }
 
@@ -270,7 +274,7 @@ impl Exchange {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        (!self.outputs.is_empty()).then(|| self.outputs.remove(0))
     }
 
     /// The bytes of a `Write`, framed.
@@ -301,18 +305,28 @@ impl Exchange {
         self.down.flying.1 + self.down.filling.capacity() + self.down.head.capacity() + held
     }
 
-    /// Gives a lane memory for what it will say to the client, if it has none.
+    /// Gives memory where some will be needed and is not there: for what a lane says to its provider, for what
+    /// it says to the client, for the head of the answer.
     pub fn lend(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
-        if let Some(lane) = self.lane_mut(id).filter(|lane| lane.held.capacity() == 0) {
-            lane.held = memory.pop().unwrap_or_default();
+        let begins = !self.is_committed();
+        let mut lend = |buf: &mut Buf| {
+            if buf.capacity() == 0 {
+                *buf = memory.pop().unwrap_or_default();
+            }
+        };
+        if begins {
+            lend(&mut self.down.head);
         }
+        let Some(lane) = self.lane_mut(id) else { return };
+        lend(if lane.stage == Stage::Dialing { &mut lane.out } else { &mut lane.held });
     }
 
     /// Takes back memory in which nothing waits.
     pub fn reclaim(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
         let held = self.lane_mut(id).map(|lane| lane.held.take_idle());
         let filling = self.down.filling.take_idle();
-        for buf in held.into_iter().chain([filling]) {
+        let spent = [filling, self.spent.take()];
+        for buf in held.into_iter().chain(spent) {
             keep_memory(buf, memory);
         }
     }
@@ -323,7 +337,7 @@ impl Exchange {
     }
 
     /// The ledger, once, after `Finish`.
-    pub fn take_ledger(&mut self) -> Option<Box<Ledger>> {
+    pub fn take_ledger(&mut self) -> Option<Ledger> {
         debug_assert!(self.is_done());
         self.ledger.take()
     }
@@ -373,7 +387,7 @@ impl Exchange {
             if let Some(ledger) = &mut self.ledger {
                 ledger.bytes_out += self.down.filling.len() as u64;
             }
-            self.outputs.push_back(Output::Write { side: Side::Down });
+            self.outputs.push(Output::Write { side: Side::Down });
         }
         let crowded = self.is_crowded();
         if crowded {
@@ -390,7 +404,7 @@ impl Exchange {
             } else {
                 lane.resume(cx.now);
                 lane.reading = true;
-                self.outputs.push_back(Output::Read { lane: id });
+                self.outputs.push(Output::Read { lane: id });
             }
         }
         if matches!(self.phase, Phase::Closing) && !self.down.writing && !self.down.has_bytes() {
@@ -399,7 +413,7 @@ impl Exchange {
                 ledger.ended = cx.now;
             }
             let keep = self.keep && self.client.keep_alive && self.down.framing != Framing::Close;
-            self.outputs.push_back(Output::Finish { keep });
+            self.outputs.push(Output::Finish { keep });
         }
         self.arm(cx);
     }

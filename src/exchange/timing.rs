@@ -21,7 +21,7 @@ impl Exchange {
         let at = self.next_limit();
         if at < self.armed || self.armed <= cx.now {
             self.armed = at;
-            self.outputs.push_back(Output::Arm { at });
+            self.outputs.push(Output::Arm { at });
         }
     }
 

@@ -59,7 +59,7 @@ async fn requests<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) {
             Box::pin(end(core, down)).await;
             return;
         }
-        down.rest();
+        down.rest(core);
     }
     if down.tls.is_some() {
         Box::pin(down.farewell(core)).await;
@@ -164,18 +164,13 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
             return answer_with(core, down, &snapshot, answer.closing(), client, ledger).await;
         }
     };
-    let head_bytes = {
-        let mut bytes = Buf::from(&down.rx.as_slice()[..head.len]);
-        down.rx.consume(head.len);
-        bytes.compact();
-        bytes
-    };
     core.shared.watch.began(core.id);
     let patience = snapshot.server.write_timeout;
     let keep_alive = head.keep_alive && core.beacon.level() == Level::Running;
     let to_head = head.method == head::Method::Head;
     let client = Client { minor: head.minor, keep_alive, patience, to_head };
-    let mut intake = intake::open(core, &snapshot, &head, head_bytes.as_slice());
+    let mut intake = intake::open(core, &snapshot, &head, &down.rx.as_slice()[..head.len]);
+    down.rx.consume(head.len);
     if let Some(answer) = intake.refused.take() {
         // Nothing was read of a body; if one is coming, this connection can't go on.
         let answer = if has_body(&head) { answer.closing() } else { answer };
@@ -267,7 +262,7 @@ async fn exchange<R: Rt>(
     let cx = core.cx(&snapshot);
     let exchange = intake::begin(core, intake, body, client, &cx);
     // What is received from now on is a next request, and rare.
-    down.rx.shrink_idle(0);
+    down.rest(core);
     drive::run(core, down, exchange, snapshot.clone()).await
 }
 

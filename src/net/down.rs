@@ -13,6 +13,7 @@ use crate::base::buf::Buf;
 use crate::base::fail::Fault;
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
+use crate::exchange::keep_memory;
 use crate::net::core::Core;
 use crate::net::tls::Session;
 use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, is_later, until};
@@ -138,8 +139,8 @@ impl<R: Rt> Down<R> {
     }
 
     /// Gives memory back that only a request needs.
-    pub(super) fn rest(&mut self) {
-        self.rx.shrink_idle(0);
+    pub(super) fn rest(&mut self, core: &Core<R>) {
+        keep_memory(self.rx.take_idle(), &mut core.memory.borrow_mut());
         if let Some(tls) = &mut self.tls {
             tls.cipher.shrink_idle(0);
             tls.sealed = Buf::new();
@@ -162,6 +163,9 @@ impl<R: Rt> Down<R> {
     ) -> Received {
         if self.tls.is_none() {
             let mut rx = self.rx.take();
+            if rx.capacity() == 0 {
+                rx = core.memory.borrow_mut().pop().unwrap_or_default();
+            }
             rx.reserve(room);
             let received = self.read(core, &mut rx, deadline).await;
             self.rx = rx;
