@@ -397,6 +397,9 @@ fn refuse_other_model(name: &str) -> Result<(), AskFault> {
 
 /// How many bytes `text` takes as a JSON string.
 fn string_len(text: &str) -> usize {
+    if text.bytes().all(|byte| !byte.is_ascii_control() && !matches!(byte, b'"' | b'\\')) {
+        return text.len() + 2;
+    }
     let mut counted = Buf::new();
     json::write_string(&mut counted, text);
     counted.len()

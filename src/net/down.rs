@@ -30,6 +30,8 @@ pub struct Down<R: Rt> {
     pub stop: R::Stop,
     /// Says when there is something to read. It outlives exchanges: the end of one is the wait for the next.
     watch: Option<Watching>,
+    /// It is awaited.
+    watches: bool,
     /// It has said so.
     readable: bool,
     /// What is between the socket and `rx`, where TLS is spoken.
@@ -111,23 +113,26 @@ impl<R: Rt> Down<R> {
     pub(super) fn new(reader: R::Reader, writer: R::Writer) -> Down<R> {
         let (reader, writer) = (Some(reader), Some(writer));
         let (rx, stop) = (Buf::new(), R::Stop::new());
-        Down { reader, writer, rx, stop, watch: None, readable: false, tls: None }
+        Down { reader, writer, rx, stop, watch: None, watches: false, readable: false, tls: None }
     }
 
     /// Begins to watch for something to read, unless that is under way; false if there is no reader.
     pub(super) fn watch(&mut self) -> bool {
         if self.watch.is_none() {
-            self.watch = self.reader.as_ref().map(|reader| Box::pin(reader.ready()) as Watching);
+            self.watch = self.reader.as_ref().map(|reader| reader.watching());
         }
-        self.watch.is_some()
+        self.watches = self.watch.is_some();
+        self.watches
     }
 
     /// Completes when what is watched has something to read.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(watch) = &mut self.watch else { return Poll::Pending };
-        let done = watch.as_mut().poll(cx);
+        let Some(watch) = self.watch.as_mut().filter(|_| self.watches) else {
+            return Poll::Pending;
+        };
+        let done = watch.poll(cx);
         if done.is_ready() {
-            self.watch = None;
+            self.watches = false;
             self.readable = true;
         }
         done
@@ -194,7 +199,8 @@ impl<R: Rt> Down<R> {
     /// One read into the spare room of a buffer.
     async fn read(&mut self, core: &Core<R>, into: &mut Buf, deadline: Tick) -> Received {
         // Nobody else may wait meanwhile.
-        self.watch = None;
+        self.watches = false;
+        self.watch.take_if(|watch| watch.is_waiting());
         let Some(reader) = &mut self.reader else { return Received::End };
         let mut rx = into.take();
         if std::mem::take(&mut self.readable) {

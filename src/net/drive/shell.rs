@@ -28,8 +28,7 @@ struct LaneIo<R: Rt> {
     reader: Option<R::Reader>,
     writer: Option<R::Writer>,
     tls: Option<Box<tls::Session>>,
-    /// Of a connection from the pool, until it says that there is something to read. A lane that is
-    /// `reading` waits for this first.
+    /// What a lane that is `reading` waits for.
     watch: Option<Watching>,
     endpoint: Option<EndpointId>,
     stop_write: R::Stop,
@@ -84,7 +83,7 @@ impl<R: Rt> LaneIo<R> {
     /// Takes the connection out, for the pool.
     fn take_conn(&mut self) -> Option<Conn<R>> {
         let (reader, writer) = (self.reader.take()?, self.writer.take()?);
-        Some(Conn { reader, writer, tls: self.tls.take(), watch: self.watch.take() })
+        Some(Conn { reader, writer, tls: self.tls.take(), watch: self.watch.take()? })
     }
 }
 
@@ -132,6 +131,7 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     /// Hands the ledger on; says whether the client's connection goes on.
     pub(super) fn keep(mut self) -> bool {
+        self.exchange.reclaim(LaneId::A, &mut self.core.memory.borrow_mut());
         if let Some(ledger) = self.exchange.take_ledger() {
             self.core.shared.watch.ended(self.core.id, ledger);
         }
@@ -214,7 +214,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         io.reader = Some(conn.reader);
         io.writer = Some(conn.writer);
         io.tls = conn.tls;
-        io.watch = conn.watch;
+        io.watch = Some(conn.watch);
         io.own_bytes = false;
         io.eager = 0;
     }
@@ -230,17 +230,6 @@ impl<'a, R: Rt> Shell<'a, R> {
             return;
         }
         io.reading = true;
-        if io.watch.is_none() {
-            self.starts.push(Start::WaitUp(lane));
-        }
-    }
-
-    /// Completes when a lane has something to read.
-    pub(super) fn ready_up(
-        &self,
-        lane: LaneId,
-    ) -> Option<impl Future<Output = io::Result<()>> + 'static> {
-        self.lanes[lane.index()].reader.as_ref().map(|reader| reader.ready())
     }
 
     /// Reads what is there, into memory that all streams of the core share: none is held by one that is
@@ -269,7 +258,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         let io = &mut self.lanes[lane.index()];
         let Some(watch) = io.watch.as_mut().filter(|_| io.reading) else { return Poll::Pending };
         // What is wrong with the connection, the read will tell.
-        watch.as_mut().poll(cx).map(|_| io.watch = None)
+        watch.poll(cx).map(|_| ())
     }
 
     fn write_request(&mut self, lane: LaneId, plain: Buf) {
@@ -309,9 +298,8 @@ impl<'a, R: Rt> Shell<'a, R> {
             io.dialing = false;
             self.starts.push(Start::DropDial(lane));
         }
-        if std::mem::take(&mut io.reading) && io.watch.take().is_none() {
-            self.starts.push(Start::DropWait(lane));
-        }
+        io.reading = false;
+        io.watch = None;
         if io.writing {
             io.stop_write.stop();
         }

@@ -56,7 +56,7 @@ use self::net::EndId;
 pub use self::op::SimStop;
 use self::op::{Operation, Outcome, Token, Work};
 use self::state::{Event, Key, State};
-use super::{Accept, Reader, Rent, Rt, Writer};
+use super::{Accept, Reader, Rent, Rt, Watching, Writer};
 use crate::base::buf::Buf;
 use crate::base::rng::Rng;
 use crate::base::tick::{Tick, UnixMs};
@@ -319,9 +319,13 @@ impl Reader for SimReader {
     type Stop = SimStop;
 
     fn ready(&self) -> impl Future<Output = io::Result<()>> + 'static {
-        let mut state = self.shared.state.borrow_mut();
-        state.retain(self.end);
-        Ready { shared: self.shared.clone(), end: self.end, wait: state.id() }
+        Ready::new(&self.shared, self.end)
+    }
+
+    fn watching(&self) -> Watching {
+        // The watch has the socket for as long as it is there, not only while it waits.
+        let held = Ready::new(&self.shared, self.end);
+        Watching::new(move || Ready::new(&held.shared, held.end))
     }
 
     async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
@@ -388,6 +392,14 @@ struct Ready {
     shared: Rc<Shared>,
     end: EndId,
     wait: u64,
+}
+
+impl Ready {
+    fn new(shared: &Rc<Shared>, end: EndId) -> Ready {
+        let mut state = shared.state.borrow_mut();
+        state.retain(end);
+        Ready { shared: shared.clone(), end, wait: state.id() }
+    }
 }
 
 impl Future for Ready {
