@@ -88,6 +88,11 @@ pub const REFUSALS_MAX: u32 = 64;
 pub const SHED_BODY_BYTES_MAX: usize = 64 * KIB;
 /// After a refusal for overload, in ms: what `retry-after` says.
 pub const SHED_RETRY_MS: u32 = 1_000;
+/// How long a client may go on sending against an answer that ended its connection, in ms: a body of 32 MiB
+/// takes as long at 20 Mbit/s.
+pub const LINGER_MS: u32 = 15_000;
+/// Bytes that are read away meanwhile: twice the largest body that is taken by default.
+pub const LINGER_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// How long an idle client connection is kept, in ms.
 pub const KEEP_ALIVE_MS: u32 = 75_000;
 /// How long a quiet client connection may still begin a request while the process drains, in ms.

@@ -10,7 +10,7 @@ use std::task::Poll;
 
 use crate::base::buf::Buf;
 use crate::base::limits;
-use crate::base::tick::Ms;
+use crate::base::tick::{Ms, Tick};
 use crate::exchange::Exchange;
 use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::Ledger;
@@ -69,7 +69,8 @@ async fn requests<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) {
 /// Ends a connection that the client may still be sending on.
 async fn end<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
     down.farewell(core).await;
-    linger(core, down).await;
+    let (until, most) = (core.rt.now() + Ms(limits::LINGER_MS), limits::LINGER_BYTES_MAX);
+    linger(core, down, until, most).await;
 }
 
 /// Shakes hands where TLS is spoken; false if the connection is over with that.
@@ -91,7 +92,8 @@ async fn open<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) -> bool {
             answer_with(core, down, &snapshot, answer.closing(), client, ledger).await;
         }
     }
-    linger(core, down).await;
+    let (until, most) = (core.rt.now() + SHORTLY, limits::SHED_BODY_BYTES_MAX);
+    linger(core, down, until, most).await;
     false
 }
 
@@ -112,7 +114,8 @@ pub(super) async fn refuse<R: Rt>(
             // A few hundred bytes into an empty socket buffer: they fit, or the client is gone.
             let _ = down.say(&core, Buf::from(load::REFUSAL), deadline).await;
         }
-        linger(&core, &mut down).await;
+        let (until, most) = (core.rt.now() + SHORTLY, limits::SHED_BODY_BYTES_MAX);
+        linger(&core, &mut down, until, most).await;
     }
     drop(place);
 }
@@ -241,7 +244,7 @@ async fn discard_body<R: Rt>(core: &Core<R>, down: &mut Down<R>, head: &RequestH
     if left > limits::SHED_BODY_BYTES_MAX as u64 || (head.expect_continue && down.rx.is_empty()) {
         return false;
     }
-    let deadline = core.rt.now() + LINGER;
+    let deadline = core.rt.now() + SHORTLY;
     loop {
         let count = left.min(down.rx.len() as u64);
         down.rx.consume(count as usize);
@@ -375,16 +378,17 @@ async fn read_body<R: Rt>(
     }
 }
 
-/// Closes after an answer that the client may still be sending against: our direction ends first, and
-/// what comes is thrown away for a moment, so that no reset overtakes the answer.
-async fn linger<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
+/// Closes after an answer that the client may still be sending against (RFC 9112 section 9.6): our
+/// direction ends first, and what comes is thrown away, up to a time and an amount, so that no reset
+/// overtakes the answer. A client that reads only when it has sent all is the one that this is for.
+async fn linger<R: Rt>(core: &Core<R>, down: &mut Down<R>, until: Tick, most: usize) {
     drop(down.writer.take());
-    let deadline = core.rt.now() + LINGER;
-    for _ in 0..LINGER_READS {
-        down.rx.clear();
-        match down.receive(core, deadline).await {
-            Received::Some => {}
-            Received::End | Received::TimedOut => return,
+    let mut left = most;
+    while left > 0 && core.beacon.level() < Level::Stopping {
+        let quiet = core.rt.now() + SHORTLY;
+        match down.discard(core, quiet.min(until)).await {
+            0 => return,
+            count => left = left.saturating_sub(count),
         }
     }
 }
@@ -414,6 +418,5 @@ fn error(status: u16, message: &str, code: &str) -> Answer {
 
 /// How long a connection that is refused may take to ask.
 const REFUSAL: Ms = Ms(1_000);
-/// How long and how often a closing connection is read.
-const LINGER: Ms = Ms(1_000);
-const LINGER_READS: usize = 1024;
+/// How long what belongs to a closed matter is waited for.
+const SHORTLY: Ms = Ms(1_000);

@@ -167,6 +167,20 @@ impl<R: Rt> Down<R> {
         }
     }
 
+    /// Reads what nobody wants, records unopened, and says how much it was; 0: no more comes in time. The
+    /// memory is that of one read, whatever comes.
+    pub(super) async fn discard(&mut self, core: &Core<R>, deadline: Tick) -> usize {
+        let mut waste = self.rx.take();
+        waste.clear();
+        waste.shrink_idle(limits::READ_BYTES_MAX);
+        waste.reserve(limits::READ_BYTES_MAX);
+        let received = self.read(core, &mut waste, deadline).await;
+        let count = waste.len();
+        self.rx = waste;
+        self.rx.clear();
+        if received == Received::Some { count } else { 0 }
+    }
+
     /// Says something between answers; whether all of it went out in time.
     pub(super) async fn say(&mut self, core: &Core<R>, plain: Buf, deadline: Tick) -> bool {
         let mut out = match &mut self.tls {

@@ -78,6 +78,24 @@ impl Client {
         let _ = self.stream.write_all(bytes.as_ref());
     }
 
+    /// Sends all of it before a byte of the answer is read; false if the gateway stopped taking it.
+    pub fn send_blindly(&mut self, bytes: &[u8]) -> bool {
+        let Some(tls) = &mut self.tls else { return self.stream.write_all(bytes).is_ok() };
+        if tls.complete_io(&mut self.stream).is_err() {
+            return false;
+        }
+        // Not through a `Stream`, which reads whenever it may.
+        for piece in bytes.chunks(16 * 1024) {
+            tls.writer().write_all(piece).unwrap();
+            while tls.wants_write() {
+                if tls.write_tls(&mut self.stream).is_err() {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
     /// Reads one response to its end.
     pub fn receive(&mut self) -> Response {
         loop {

@@ -6,6 +6,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use firstbyte::base::limits;
 use firstbyte::exchange::ledger::Ending;
 use firstbyte::net::load::Shed;
 
@@ -298,6 +299,99 @@ fn a_core_that_is_late_sheds_and_recovers() {
         gateway.notes.stall.store(false, Ordering::SeqCst);
         busy.into_iter().for_each(|thread| thread.join().unwrap());
         wait_for("an answer", || (ask(gateway.addr, &chat(true, "")).status == 200).then_some(()));
+    });
+}
+
+/// Heads of requests that are refused before their body has come, and with what.
+pub fn refused_uploads() -> Vec<(&'static str, String, u16)> {
+    let head = |line: &str, fields: &str| {
+        format!("{line} HTTP/1.1\r\nhost: x\r\n{fields}content-length: {UPLOAD}\r\n\r\n")
+    };
+    let key = "authorization: Bearer secret-key\r\n";
+    let chat = "POST /v1/chat/completions";
+    let chunked = format!(
+        "{chat} HTTP/1.1\r\nhost: x\r\n{key}transfer-encoding: chunked\r\n\r\n{UPLOAD:x}\r\n"
+    );
+    vec![
+        ("too large", head(chat, key), 413),
+        ("too large a chunk", chunked, 413),
+        ("no key", head(chat, ""), 401),
+        ("no such path", head("POST /nowhere", key), 404),
+        ("no such method", head("DELETE /v1/chat/completions", key), 405),
+        ("no such version", head("POST /", key).replace("/1.1", "/3.1"), 505),
+        ("two hosts", head(chat, "host: y\r\n"), 400),
+        ("an expectation", head(chat, &format!("{key}expect: gold\r\n")), 417),
+    ]
+}
+
+/// The config that they are refused by.
+pub const REFUSING: &str = "body_max = \"64KiB\"\n";
+pub const KEYED: &str = "[auth]\nkeys = [{ name = \"one\", key = \"env:KEY\" }]\n";
+
+/// Octets of an upload: far more than the kernels of both ends hold.
+pub const UPLOAD: usize = 20 << 20;
+
+/// What is uploaded: requests, in case somebody takes a body for some.
+pub fn upload() -> Vec<u8> {
+    let smuggled = post("/v1/chat/completions", "authorization: Bearer secret-key\r\n", "{}");
+    smuggled.bytes().cycle().take(UPLOAD).collect()
+}
+
+#[test]
+fn a_refused_upload_gets_its_answer_whole() {
+    on_both(|driver| {
+        let provider = Provider::saying(good("p0"));
+        let config = REFUSING.to_owned() + &providers("", &[provider.addr]) + KEYED;
+        let gateway = Gateway::start(driver, &config);
+        let body = upload();
+        let cases = refused_uploads();
+        for (what, head, status) in &cases {
+            let mut client = Client::connect(gateway.addr);
+            client.send(head);
+            assert!(client.send_blindly(&body), "{driver:?}: {what} is reset");
+            let answer = client.receive();
+            assert_eq!(answer.status, *status, "{driver:?} {what}: {answer:?}");
+            assert!(answer.whole && answer.field("connection") == Some("close"), "{answer:?}");
+            assert!(client.is_closed(), "{driver:?}: one answer, and an end, to {what}");
+        }
+        assert_eq!(gateway.ledgers(cases.len()).len(), cases.len(), "{driver:?}");
+        assert!(provider.accepted.lock().unwrap().try_recv().is_err(), "{driver:?}");
+    });
+}
+
+#[test]
+fn a_shed_upload_gets_its_answer_whole() {
+    on_both(|driver| {
+        let (provider, gate, reached) = gated();
+        let config = String::from("in_flight_max = 1\n") + &providers("", &[provider.addr]);
+        let gateway = Gateway::start(driver, &config);
+        let mut first = Client::connect(gateway.addr);
+        first.send(chat(true, ""));
+        reached.recv_timeout(PATIENCE).unwrap();
+        let mut client = Client::connect(gateway.addr);
+        client.send(format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {UPLOAD}\r\n\r\n"
+        ));
+        assert!(client.send_blindly(&upload()), "{driver:?}: reset");
+        assert_eq!(client.receive().status, 503, "{driver:?}");
+        assert!(client.is_closed(), "{driver:?}");
+        gate.store(true, Ordering::SeqCst);
+        assert_eq!(first.receive().text(), expected("p0"), "{driver:?}");
+    });
+}
+
+#[test]
+fn an_upload_without_end_is_not_read_for_ever() {
+    on_both(|driver| {
+        let config = REFUSING.to_owned() + &providers("", &[Provider::refusing()]);
+        let gateway = Gateway::start(driver, &config);
+        let mut client = Client::connect(gateway.addr);
+        client.send("POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n");
+        let piece = vec![b'x'; 1 << 20];
+        let most = limits::LINGER_BYTES_MAX / piece.len() + 64;
+        let sent = (0..most).take_while(|_| client.send_blindly(&piece)).count();
+        assert!((20..most).contains(&sent), "{driver:?}: {sent} MiB");
+        wait_for("its end", || (gateway.notes.open.load(Ordering::SeqCst) == 0).then_some(()));
     });
 }
 

@@ -10,6 +10,7 @@ use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 
 use crate::client::{Client, Response, chat, post};
 use crate::fallback::{event, expected, good};
+use crate::overload::{KEYED, REFUSING, refused_uploads, upload};
 use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, read};
 
 /// A CA with certificates on disk, gone with it.
@@ -401,6 +402,26 @@ fn requests_that_come_together_are_answered_in_turn() {
         client.send(chat(true, "").repeat(3));
         for _ in 0..3 {
             assert_eq!(client.receive().text(), expected("p0"), "{driver:?}");
+        }
+    });
+}
+
+#[test]
+fn a_refused_upload_gets_its_answer_whole() {
+    let ours = Authority::new("upload");
+    let tls = format!("tls = {}\n", ours.place("localhost"));
+    on_both(|driver| {
+        let config = tls.clone() + REFUSING + &providers("", &[Provider::refusing()]) + KEYED;
+        let gateway = Gateway::start(driver, &config);
+        let trusted = Arc::new(ours.trusted());
+        let body = upload();
+        for (what, head, status) in refused_uploads() {
+            let mut client = connect(&gateway, &trusted, "localhost");
+            client.send(&head);
+            assert!(client.send_blindly(&body), "{driver:?}: {what} is reset");
+            let answer = client.receive();
+            assert_eq!(answer.status, status, "{driver:?} {what}: {answer:?}");
+            assert!(client.is_closed(), "{driver:?}: one answer, and a close_notify, to {what}");
         }
     });
 }
