@@ -38,6 +38,8 @@ use firstbyte::wire::http1::{body::Body, head};
 
 #[path = "sim/dense.rs"]
 mod dense;
+#[path = "sim/drain.rs"]
+mod drain;
 #[path = "sim/patience.rs"]
 mod patience;
 #[path = "sim/storm.rs"]

@@ -95,8 +95,9 @@ pub const LINGER_MS: u32 = 15_000;
 pub const LINGER_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// How long an idle client connection is kept, in ms.
 pub const KEEP_ALIVE_MS: u32 = 75_000;
-/// How long a quiet client connection may still begin a request while the process drains, in ms.
-pub const DRAIN_QUIET_MS: u32 = 2_000;
+/// How long a client connection must have been quiet to be closed at once when the process drains, in ms:
+/// longer than busy clients pause between two requests.
+pub const DRAIN_QUIET_MS: u32 = 1_000;
 /// How long no connection must have come before a listener that drains closes, in ms: the rest of a
 /// handshake that is under way.
 pub const DRAIN_ACCEPT_MS: u32 = 200;

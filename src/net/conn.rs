@@ -120,16 +120,19 @@ pub(super) async fn refuse<R: Rt>(
     drop(place);
 }
 
-/// Waits for the first byte of a request; false if none will come. A drain does not end the wait at
-/// once: a client may be about to send, and a request that meets a closed connection is a failed one.
+/// Waits for the first byte of a request; false if none will come. A drain ends the wait once the
+/// connection has been quiet for a moment, which most are: a client between two requests may be about
+/// to send, and a request that meets a closed connection is a failed one.
 async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
     if !down.rx.is_empty() {
         return true;
     }
     let Some(reader) = down.reader.as_ref().filter(|_| !down.is_closed()) else { return false };
     let mut ready = std::pin::pin!(reader.ready());
+    let quiet = core.rt.now();
     let mut came = async |level, patience| {
-        let until = core.rt.now() + patience;
+        // Not before the ticker has come by once more: what has come by now is then seen.
+        let until = (quiet + patience).max(core.rt.now());
         let mut over = std::pin::pin!(core.beacon.reached_or(level, until));
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = ready.as_mut().poll(cx) {

@@ -40,7 +40,11 @@ impl Response {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Client {
-        let stream = TcpStream::connect(addr).unwrap();
+        Client::of(TcpStream::connect(addr).unwrap())
+    }
+
+    /// On a connection that there is.
+    pub fn of(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream, tls: None, buffer: Vec::new() }
@@ -56,10 +60,7 @@ impl Client {
         let socket = socket.unwrap();
         socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
         socket.connect(&addr.into()).unwrap();
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream, tls: None, buffer: Vec::new() }
+        Client::of(TcpStream::from(socket))
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
