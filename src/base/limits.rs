@@ -77,6 +77,9 @@ pub const HEAD_MS: u32 = 10_000;
 pub const BODY_MS: u32 = 30_000;
 /// Bytes a second that a client must send of a head or body: a bad mobile line does tens of times that.
 pub const RATE_BYTES_MIN: u32 = 512;
+/// Bytes a second that a client must take of an answer while some wait for it: a stream of 50 tokens a second
+/// is some 10 KB/s, and a client's system may show its reading in steps of 64 KiB.
+pub const READ_RATE_BYTES_MIN: u32 = 4 * 1024;
 /// How long a head or body may come slower than that, in ms: packets are lost and sent again.
 pub const RATE_GRACE_MS: u32 = 20_000;
 /// How late the event loop may run before new requests are shed, in ms: one that is half a second behind

@@ -11,9 +11,11 @@ use std::task::Poll;
 use crate::base::buf::Buf;
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
+use crate::config::Server;
 use crate::exchange::Exchange;
 use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::Ledger;
+use crate::exchange::patience::Patience;
 use crate::llm::dialects::ErrorText;
 use crate::llm::request::Surface;
 use crate::net::beacon::Level;
@@ -66,8 +68,15 @@ async fn requests<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) {
     }
 }
 
-/// Ends a connection that the client may still be sending on.
+/// Ends a connection that the client may still be sending on. One that does not take what waits for it is
+/// reset: what the kernel holds for it would outlive us for as long as it likes.
 async fn end<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
+    if down.is_stuck {
+        if let (Some(reader), Some(writer)) = (down.reader.take(), down.writer.take()) {
+            R::abort(reader, writer);
+        }
+        return;
+    }
     down.farewell(core).await;
     let (until, most) = (core.rt.now() + Ms(limits::LINGER_MS), limits::LINGER_BYTES_MAX);
     linger(core, down, until, most).await;
@@ -84,7 +93,7 @@ async fn open<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) -> bool {
         Hello::Gone => return false,
         Hello::Refused => {}
         Hello::Plain => {
-            let patience = snapshot.server.write_timeout;
+            let patience = patience(&snapshot.server);
             let client = Client { minor: 1, keep_alive: false, patience, to_head: false };
             let answer = error(400, "this address speaks HTTPS: write https://", "invalid_http");
             let ledger = intake::blank_ledger(core);
@@ -161,7 +170,7 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         Ok(head) => head,
         Err(Stopped::Silently | Stopped::TooMuch) => return false,
         Err(Stopped::With(answer)) => {
-            let patience = snapshot.server.write_timeout;
+            let patience = patience(&snapshot.server);
             let to_head = head::is_head(down.rx.as_slice());
             let client = Client { minor: 1, keep_alive: false, patience, to_head };
             let ledger = intake::blank_ledger(core);
@@ -176,7 +185,7 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         bytes
     };
     core.shared.watch.began(core.id);
-    let patience = snapshot.server.write_timeout;
+    let patience = patience(&snapshot.server);
     let keep_alive = head.keep_alive && core.beacon.level() == Level::Running;
     let to_head = head.method == head::Method::Head;
     let client = Client { minor: head.minor, keep_alive, patience, to_head };
@@ -289,6 +298,11 @@ async fn answer_with<R: Rt>(
         crate::exchange::Cx { now: core.rt.now(), wall: core.rt.wall(), table: &snapshot.table };
     let exchange = Box::new(Exchange::answered(answer, client, ledger, &cx));
     drive::run(core, down, exchange, snapshot.clone()).await
+}
+
+/// How slowly a client may read.
+fn patience(server: &Server) -> Patience {
+    Patience { timeout: server.write_timeout, rate: server.read_rate_min, grace: server.rate_grace }
 }
 
 fn has_body(head: &RequestHead) -> bool {

@@ -24,6 +24,10 @@ pub struct Down<R: Rt> {
     pub rx: Buf,
     /// Gives up reads.
     pub stop: R::Stop,
+    /// Octets that the socket has accepted so far.
+    pub(super) written: u64,
+    /// It was left with octets that it does not take.
+    pub(super) is_stuck: bool,
     /// What is between the socket and `rx`, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,
 }
@@ -102,12 +106,26 @@ impl<R: Rt> Down<R> {
     /// A socket that was just accepted.
     pub(super) fn new(reader: R::Reader, writer: R::Writer) -> Down<R> {
         let (reader, writer) = (Some(reader), Some(writer));
-        Down { reader, writer, rx: Buf::new(), stop: R::Stop::new(), tls: None }
+        Down {
+            reader,
+            writer,
+            rx: Buf::new(),
+            stop: R::Stop::new(),
+            written: 0,
+            is_stuck: false,
+            tls: None,
+        }
     }
 
     /// Whether the client has said that no further request will come.
     pub(super) fn is_closed(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.closed)
+    }
+
+    /// How many octets the client's system has taken so far; none if that can't be told now.
+    pub(super) fn taken(&self) -> Option<u64> {
+        let waiting = self.reader.as_ref()?.unacked()?;
+        Some(self.written.saturating_sub(waiting as u64))
     }
 
     /// Gives memory back that only a request needs.
@@ -202,7 +220,10 @@ impl<R: Rt> Down<R> {
                 until(&core.rt, &mut stop, deadline, writer.write(out.take(), handle)).await;
             *out = rest;
             match result {
-                Ok(count) if count > 0 => out.consume(count),
+                Ok(count) if count > 0 => {
+                    self.written += count as u64;
+                    out.consume(count);
+                }
                 Ok(_) | Err(_) => return false,
             }
             if timed_out && !out.is_empty() {

@@ -90,6 +90,10 @@ pub trait Reader: 'static {
     /// Completes when a read would not wait: data, end or error. Parks no buffer. Droppable.
     fn ready(&self) -> impl Future<Output = io::Result<()>> + 'static;
 
+    /// Octets that were written to the socket and that the peer's system has not taken yet; none if that
+    /// can't be told.
+    fn unacked(&self) -> Option<usize>;
+
     /// Receives into the tail of `buf`, which must have spare capacity.
     fn read(&mut self, buf: Buf, stop: <Self::Stop as Stop>::Handle) -> impl Future<Output = Rent>;
 }

@@ -272,6 +272,17 @@ impl Reader for MonoReader {
         }
     }
 
+    #[allow(unsafe_code)]
+    fn unacked(&self) -> Option<usize> {
+        // SAFETY: the cell is kept alive by `self`, and only the descriptor is read through it.
+        let fd = unsafe { &*self.half.0.get() }.as_raw_fd();
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: the descriptor is open for as long as `self` lives, and the call (SIOCOUTQ, by the name
+        // that it has for terminals) writes one `int`, which outlives it.
+        let result = unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut waiting) };
+        (result == 0).then(|| usize::try_from(waiting).unwrap_or(0))
+    }
+
     async fn read(&mut self, buf: Buf, stop: CancelHandle) -> Rent {
         let (data, start) = buf.into_parts();
         let len = data.len();

@@ -11,8 +11,8 @@ use firstbyte::exchange::ledger::Ending;
 use firstbyte::net::load::Shed;
 
 use crate::client::{Client, ask, chat, post};
-use crate::fallback::{expected, good};
-use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, wait_for};
+use crate::fallback::{event, events, expected, good, stream};
+use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, read, wait_for};
 
 const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -429,8 +429,7 @@ fn a_client_that_stops_reading_is_cut() {
         let provider = Provider::start(move |call| {
             let call = call.as_mut().unwrap();
             call.say("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
-            let event =
-                crate::fallback::event(&format!("{{\"content\":\"{}\"}}", "f".repeat(4000)));
+            let event = event(&format!("{{\"content\":\"{}\"}}", "f".repeat(4000)));
             // Until the gateway hangs up.
             while call.say(&event) {}
             closed_tx.lock().unwrap().send(()).unwrap();
@@ -443,5 +442,95 @@ fn a_client_that_stops_reading_is_cut() {
         client.receive_until("fff");
         closed.recv_timeout(PATIENCE).expect("the provider is hung up on");
         assert_eq!(gateway.ledgers(1)[0].ending, Ending::Gone, "{driver:?}");
+    });
+}
+
+/// A client with little room for what it has not read, so that its reading shows.
+fn narrow(addr: SocketAddr) -> Client {
+    let kind = socket2::Type::STREAM;
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    Client::of(socket.into())
+}
+
+/// A provider that says more than all buffers on the way hold, and then no more.
+fn wordy(bytes: usize) -> Provider {
+    let text = event(&format!("{{\"content\":\"{}\"}}", "f".repeat(2000)));
+    let mut parts = vec![text.clone(); bytes / text.len()];
+    parts.extend(events("p0"));
+    Provider::saying(stream(&parts))
+}
+
+/// Reads some, now and then, until the end or `enough`; says how much. The pace is what is tested.
+fn sip(client: &mut Client, bytes: usize, pause: Duration, enough: usize) -> usize {
+    let (clock, mut sum, mut sink) = (channel::<()>(), 0, vec![0; bytes]);
+    while sum < enough {
+        let _ = clock.1.recv_timeout(pause);
+        match read(&mut client.stream, &mut sink) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => sum += count,
+        }
+    }
+    sum
+}
+
+#[test]
+fn a_client_that_sips_is_left() {
+    on_both(|driver| {
+        let provider = wordy(8 << 20);
+        // It takes 20 KiB a second at most.
+        let config =
+            "write_timeout = \"600s\"\nread_rate_min = \"200KiB\"\nrate_grace = \"500ms\"\n";
+        let gateway =
+            Gateway::start(driver, &(config.to_owned() + &providers("", &[provider.addr])));
+        let mut client = narrow(gateway.addr);
+        client.send(chat(true, ""));
+        let all = 8 << 20;
+        assert!(sip(&mut client, 1024, Duration::from_millis(50), all) < all, "{driver:?}");
+        let ledger = gateway.ledgers(1).remove(0);
+        assert_eq!((ledger.ending, ledger.status), (Ending::Slow, 200), "{driver:?}");
+        wait_for("its end", || (gateway.notes.open.load(Ordering::SeqCst) == 0).then_some(()));
+    });
+}
+
+#[test]
+fn a_steady_reader_behind_full_buffers_is_not_left() {
+    on_both(|driver| {
+        let provider = wordy(320 << 10);
+        // The kernel takes more only when it has less than 64 KiB: for 4 seconds of this client it takes
+        // nothing. Its least rate is a tenth of what it reads.
+        let config = "write_timeout = \"2s\"\nread_rate_min = \"1600B\"\nrate_grace = \"2s\"\n";
+        let gateway =
+            Gateway::start(driver, &(config.to_owned() + &providers("", &[provider.addr])));
+        let mut client = narrow(gateway.addr);
+        client.send(chat(true, "connection: close\r\n"));
+        let slowly = sip(&mut client, 1024, Duration::from_millis(62), 110_000);
+        assert!(slowly >= 110_000, "{driver:?}: left after {slowly} octets");
+        sip(&mut client, 65_536, Duration::ZERO, usize::MAX);
+        assert_eq!(gateway.ledgers(1)[0].ending, Ending::Good, "{driver:?}");
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_a_slow_provider_is_not_left() {
+    on_both(|driver| {
+        let provider = Provider::start(|call| {
+            let (call, clock) = (call.as_mut().unwrap(), channel::<()>());
+            // Far below the rate, for many times the grace.
+            let whole = good("p0");
+            for piece in whole.as_bytes().chunks(whole.len() / 40) {
+                let _ = clock.1.recv_timeout(Duration::from_millis(50));
+                call.say(piece);
+            }
+            false
+        });
+        let config =
+            "write_timeout = \"200ms\"\nread_rate_min = \"1MiB\"\nrate_grace = \"200ms\"\n";
+        let gateway =
+            Gateway::start(driver, &(config.to_owned() + &providers("", &[provider.addr])));
+        let answer = ask(gateway.addr, &chat(true, ""));
+        assert_eq!(answer.text(), expected("p0"), "{driver:?}");
+        assert_eq!(gateway.ledgers(1)[0].ending, Ending::Good, "{driver:?}");
     });
 }

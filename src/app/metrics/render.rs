@@ -80,7 +80,7 @@ impl Metrics {
         for why in Shed::ALL {
             text.sample(&[("reason", why.name())], self.sum(|row| &row.shed[why as usize]));
         }
-        let help = "Heads and bodies that came slower than they may.";
+        let help = "Heads and bodies that came, and answers that were read, slower than they may.";
         text.single("firstbyte_slow_clients_total", Counter, help, self.sum(|row| &row.too_slow));
         let help = "Accepts and dials that failed for want of a descriptor.";
         let missing = self.sum(|row| &row.no_descriptor);

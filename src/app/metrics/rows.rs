@@ -201,7 +201,7 @@ fn class_slot(status: u16) -> usize {
 }
 
 /// Endings, by slot.
-pub(super) const ENDINGS: [&str; 5] = ["good", "local", "error", "cut", "gone"];
+pub(super) const ENDINGS: [&str; 6] = ["good", "local", "error", "cut", "gone", "slow"];
 
 const fn ending_slot(ending: Ending) -> usize {
     match ending {
@@ -210,6 +210,7 @@ const fn ending_slot(ending: Ending) -> usize {
         Ending::Error => 2,
         Ending::Cut(_) => 3,
         Ending::Gone => 4,
+        Ending::Slow => 5,
     }
 }
 
@@ -348,6 +349,7 @@ impl Row {
             Ending::Cut(fault) => self.cuts[fault as usize].add(1),
             Ending::Gone if ledger.committed.is_some() => self.gone_after.add(1),
             Ending::Gone => self.gone_before.add(1),
+            Ending::Slow => self.too_slow.add(1),
         }
         self.events.add(u64::from(ledger.events));
         self.bytes_in.add(ledger.bytes_in);
@@ -398,8 +400,14 @@ mod tests {
         for (status, class) in [(499, "4xx"), (599, "5xx"), (600, "other"), (999, "other")] {
             assert_eq!(CLASSES[class_slot(status)], class);
         }
-        let endings =
-            [Ending::Good, Ending::Local, Ending::Error, Ending::Cut(Fault::Eof), Ending::Gone];
+        let endings = [
+            Ending::Good,
+            Ending::Local,
+            Ending::Error,
+            Ending::Cut(Fault::Eof),
+            Ending::Gone,
+            Ending::Slow,
+        ];
         for ending in endings {
             assert_eq!(ENDINGS[ending_slot(ending)], ending.name());
         }

@@ -324,6 +324,10 @@ impl Reader for SimReader {
         Ready { shared: self.shared.clone(), end: self.end, wait: state.id() }
     }
 
+    fn unacked(&self) -> Option<usize> {
+        Some(self.shared.state.borrow().unread(self.end))
+    }
+
     async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
         if buf.spare() == 0 {
             self.shared.fail("a read needs room");
