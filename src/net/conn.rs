@@ -25,6 +25,7 @@ use crate::net::drive;
 use crate::net::intake::{self, Intake};
 use crate::net::load::{self, Holding, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
+use crate::net::watch::NoSession;
 use crate::rt::{Reader as _, Rt};
 use crate::wire::http1::body::Body;
 use crate::wire::http1::emit;
@@ -90,9 +91,13 @@ async fn open<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) -> bool {
     let deadline = core.rt.now() + snapshot.server.head_timeout;
     match Box::pin(down.hello(core, session, deadline)).await {
         Hello::Done => return true,
-        Hello::Gone => return false,
-        Hello::Refused => {}
+        Hello::Gone(why) => {
+            core.shared.watch.no_session(core.id, why);
+            return false;
+        }
+        Hello::Refused(why) => core.shared.watch.no_session(core.id, why),
         Hello::Plain => {
+            core.shared.watch.no_session(core.id, NoSession::PlainHttp);
             let patience = patience(&snapshot.server);
             let client = Client { minor: 1, keep_alive: false, patience, to_head: false };
             let answer = error(400, "this address speaks HTTPS: write https://", "invalid_http");

@@ -12,6 +12,7 @@ use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::net::core::Core;
 use crate::net::tls::Session;
+use crate::net::watch::NoSession;
 use crate::rt::{Reader as _, Rt, Stop as _, Writer as _, until};
 
 /// The client's socket with what was received and not yet used.
@@ -64,9 +65,9 @@ pub(super) enum Hello {
     /// The client speaks plain HTTP; what it said is in `rx`.
     Plain,
     /// No session came to be, and the client was told if there was something to tell.
-    Refused,
+    Refused(NoSession),
     /// The client left, or dawdled.
-    Gone,
+    Gone(NoSession),
 }
 
 impl Secure {
@@ -244,13 +245,15 @@ impl<R: Rt> Down<R> {
         loop {
             let mut out = Buf::new();
             if session.flush(&mut out).is_err() || !self.write(core, &mut out, deadline).await {
-                return Hello::Gone;
+                return Hello::Gone(NoSession::Closed);
             }
             if !session.is_handshaking() {
                 break;
             }
-            if self.read(core, &mut cipher, deadline).await != Received::Some {
-                return Hello::Gone;
+            match self.read(core, &mut cipher, deadline).await {
+                Received::Some => {}
+                Received::End => return Hello::Gone(NoSession::Closed),
+                Received::TimedOut => return Hello::Gone(NoSession::Timeout),
             }
             if !std::mem::replace(&mut begun, true) && is_http(cipher.as_slice()) {
                 self.rx = cipher;
@@ -260,11 +263,13 @@ impl<R: Rt> Down<R> {
             if matches!(opened, Ok(false)) {
                 continue;
             }
+            // An end that it announced, in the middle of the handshake, is an end.
+            let why = if opened.is_ok() { NoSession::Closed } else { session.why() };
             // The alert that says why (RFC 8446 section 6.2), if the client still takes it.
             let mut out = Buf::new();
             let told = session.flush(&mut out).is_ok();
             let _ = told && self.write(core, &mut out, deadline).await;
-            return Hello::Refused;
+            return Hello::Refused(why);
         }
         let (cipher, sealed, plain) = (Buf::new(), Buf::new(), Buf::new());
         self.tls = Some(Box::new(Secure { session, cipher, sealed, plain, closed: false }));

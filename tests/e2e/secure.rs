@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use firstbyte::exchange::ledger::Ending;
+use firstbyte::net::watch::NoSession;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 
@@ -105,6 +106,20 @@ fn handshake(gateway: &Gateway, config: &Arc<ClientConfig>, name: &str) -> Resul
         }
     }
     Ok(client)
+}
+
+/// Why connections came to no session, in any order.
+fn failed(gateway: &Gateway, expected: &[NoSession]) {
+    let sorted = |list: &[NoSession]| {
+        let mut names: Vec<_> = list.iter().map(|why| why.name()).collect();
+        names.sort_unstable();
+        names
+    };
+    let seen = crate::rig::wait_for("the handshakes' ends", || {
+        let seen = sorted(&gateway.notes.no_session.lock().unwrap());
+        (seen.len() >= expected.len()).then_some(seen)
+    });
+    assert_eq!(seen, sorted(expected));
 }
 
 #[test]
@@ -244,6 +259,7 @@ fn protocols_are_agreed_on_or_refused() {
                 (done, _) => panic!("{driver:?} {offer:?}: {:?}", done.err()),
             }
         }
+        failed(&gateway, &[NoSession::Incompatible]);
     });
 }
 
@@ -312,6 +328,7 @@ fn a_client_certificate_can_be_asked_for() {
             assert_eq!(ask(&gateway, &known, &chat(true, "")).0.text(), expected("p0"));
         }
         assert_eq!(gateway.ledgers(2).len(), 2, "{driver:?}");
+        failed(&gateway, &[NoSession::Certificate; 2]);
     });
 }
 
@@ -344,6 +361,18 @@ fn what_is_no_tls_is_told_or_closed() {
         }
         let trusted = Arc::new(ours.trusted());
         assert_eq!(ask(&gateway, &trusted, &chat(true, "")).0.text(), expected("p0"));
+        let mut why = vec![NoSession::PlainHttp];
+        // The alert is the one that comes well-formed. What is not complete is waited for.
+        why.extend([NoSession::Malformed; 3]);
+        why.extend([NoSession::Alert, NoSession::Timeout, NoSession::Timeout]);
+        failed(&gateway, &why);
+        // One that leaves in the middle, and one that does not trust the gateway.
+        drop(Client::connect(gateway.addr));
+        let other = Arc::new(Authority::new("another").trusted());
+        assert!(handshake(&gateway, &other, "localhost").is_err());
+        why.push(NoSession::Closed);
+        why.push(NoSession::Alert);
+        failed(&gateway, &why);
         // Noise within a session ends it.
         let (_, mut client) = ask(&gateway, &trusted, &chat(true, ""));
         client.stream.write_all(&[b'x'; 600]).unwrap();

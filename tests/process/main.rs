@@ -280,6 +280,19 @@ fn fifty_reloads_under_load_fail_nothing() {
         load.end();
         let answer = ask(home.addr, "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n");
         assert_eq!(answer.json()["data"].as_array().unwrap().len(), 1, "{driver:?}");
+        // A target that came with a reload counts by its name.
+        home.write("", &config.replace("p0/up", "p0/later"));
+        assert_eq!(home.reload().0, 200);
+        assert_eq!(ask(home.addr, &chat(true, "")).status, 200);
+        let metrics = home.page("GET", "/metrics").1;
+        for line in [
+            "attempts_total{target=\"p0/later\",outcome=\"ok\"} 1",
+            "attempts_total{target=\"other\",outcome=\"ok\"} 0",
+            "reloads_total{result=\"ok\"} 52",
+            "config_last_reload_successful 1",
+        ] {
+            assert!(metrics.contains(&format!("firstbyte_{line}\n")), "{driver:?}: {line}");
+        }
     });
 }
 
@@ -314,6 +327,10 @@ fn a_bad_file_changes_nothing_and_is_told_whole() {
         assert_eq!(home.reload().0, 400);
         std::fs::remove_file(home.folder.join("gateway.toml")).unwrap();
         assert_eq!(home.reload().0, 400);
+        let metrics = home.page("GET", "/metrics").1;
+        for line in ["reloads_total{result=\"refused\"} 4", "config_last_reload_successful 0"] {
+            assert!(metrics.contains(&format!("firstbyte_{line}\n")), "{driver:?}: {line}");
+        }
         assert_eq!(ask(home.addr, &chat(true, "")).text(), expected("p0"), "{driver:?}");
         // What needs a restart is told, and the rest of that file is in force.
         home.write("drain = \"1s\"\n", &providers("", &[provider.addr]));
