@@ -38,6 +38,8 @@ use firstbyte::wire::http1::{body::Body, head};
 
 #[path = "sim/dense.rs"]
 mod dense;
+#[path = "sim/drain.rs"]
+mod drain;
 #[path = "sim/patience.rs"]
 mod patience;
 #[path = "sim/storm.rs"]
@@ -713,7 +715,7 @@ fn audit(ledger: &Ledger, providers: usize, seed: u64) {
             let answered = ledger.answered().expect("a winner");
             assert_eq!(answered.failure.map(|f| f.fault), Some(fault), "{case}");
         }
-        Ending::Gone | Ending::Local => {}
+        Ending::Gone | Ending::Slow | Ending::Local => {}
     }
     for (i, attempt) in ledger.attempts.iter().enumerate() {
         let won = ledger.winner == Some(i as u8);

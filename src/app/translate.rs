@@ -96,7 +96,7 @@ pub fn translate<'p>(order: &Order, pieces: impl IntoIterator<Item = &'p [u8]>) 
     let client = Client {
         minor: 0,
         keep_alive: false,
-        patience: crate::base::tick::Ms::MAX,
+        patience: crate::base::tick::Ms::MAX.into(),
         to_head: false,
     };
     let mut exchange = Exchange::new(job, client, ledger(order), &cx);

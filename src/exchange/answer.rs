@@ -12,6 +12,7 @@ use crate::base::fail::{Failure, Fault, FaultSet};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::exchange::ledger::{CommittedBy, Ending, Ledger, Outcome};
+use crate::exchange::patience::Patience;
 use crate::llm::dialects::{Dialect, ErrorReport, ErrorText};
 use crate::llm::provider::Said;
 use crate::llm::sink::Told;
@@ -39,8 +40,8 @@ pub struct Client {
     pub minor: u8,
     /// The connection may carry another request.
     pub keep_alive: bool,
-    /// How long the client may take to accept bytes.
-    pub patience: Ms,
+    /// How slowly it may read.
+    pub patience: Patience,
     /// It asked with HEAD: the answer is only a head.
     pub to_head: bool,
 }

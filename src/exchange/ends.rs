@@ -182,6 +182,11 @@ impl Exchange {
 
     /// The client is gone: everything upstream is closed, nothing further is tried.
     pub(super) fn gone(&mut self, cx: &Cx<'_>) {
+        self.leave(Ending::Gone, cx);
+    }
+
+    /// Leaves a client that is gone, or that is as good as gone.
+    pub(super) fn leave(&mut self, ending: Ending, cx: &Cx<'_>) {
         let failure = Failure::of(Fault::ClientGone);
         let answered = self.is_committed();
         self.hang_up_all(failure, cx);
@@ -194,12 +199,11 @@ impl Exchange {
         }
         self.body = Buf::new();
         self.down = Down { sealed: true, ended: true, ..Down::default() };
-        self.down.write_by = Tick::NEVER;
         self.keep = false;
         if let Some(ledger) = &mut self.ledger
             && !(complete && answered)
         {
-            ledger.ending = Ending::Gone;
+            ledger.ending = ending;
             if !answered {
                 ledger.status = 499;
             }

@@ -130,6 +130,8 @@ pub enum Ending {
     Cut(Fault),
     /// The client went away.
     Gone,
+    /// The client read more slowly than it may, and was left.
+    Slow,
 }
 
 impl Ending {
@@ -141,6 +143,7 @@ impl Ending {
             Ending::Error => "error",
             Ending::Cut(_) => "cut",
             Ending::Gone => "gone",
+            Ending::Slow => "slow",
         }
     }
 }

@@ -12,6 +12,7 @@ mod attempts;
 mod commit;
 mod ends;
 pub mod ledger;
+pub mod patience;
 pub mod phase;
 mod relay;
 mod timing;
@@ -26,6 +27,7 @@ use crate::base::limits;
 use crate::base::tick::{Tick, UnixMs};
 use crate::exchange::answer::{Answer, Client, Framing};
 use crate::exchange::ledger::{AttemptRecord, Ledger};
+use crate::exchange::patience::Reading;
 use crate::exchange::phase::{Lane, LaneId, Phase, Race, Stage};
 use crate::llm::provider::Said;
 use crate::llm::request::Ask;
@@ -176,8 +178,8 @@ struct Down {
     sealed: bool,
     /// The body's framing; fixed with the head.
     framing: Framing,
-    /// The kernel must have taken something by then.
-    write_by: Tick,
+    /// How the client reads.
+    reading: Reading,
 }
 
 /// One exchange.
@@ -233,7 +235,7 @@ impl Exchange {
             body,
             plan,
             client,
-            down: Down { write_by: Tick::NEVER, ..Down::default() },
+            down: Down::default(),
             outputs: SmallVec::new(),
             ledger: Some(ledger),
             failure: None,
@@ -321,6 +323,17 @@ impl Exchange {
         lend(if lane.stage == Stage::Dialing { &mut lane.out } else { &mut lane.held });
     }
 
+    /// When an alarm would ask how much the client has taken.
+    pub fn asks_what_was_taken(&self, now: Tick) -> bool {
+        self.down.writing && self.down.reading.look_at() <= now
+    }
+
+    /// So many octets of its connection has the client taken so far, whichever these are: told before an
+    /// alarm that asks for it.
+    pub fn told_taken(&mut self, octets: u64) {
+        self.down.reading.told(octets);
+    }
+
     /// Takes back memory in which nothing waits.
     pub fn reclaim(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
         let held = self.lane_mut(id).map(|lane| lane.held.take_idle());
@@ -366,7 +379,7 @@ impl Exchange {
             Side::Down => {
                 self.down.writing = !done;
                 self.down.flying = if done { (0, 0) } else { self.down.flying };
-                self.down.write_by = if done { Tick::NEVER } else { cx.now + self.client.patience };
+                self.down.reading.accepted(done, cx.now);
             }
             Side::Up(id) => {
                 if let Some(lane) = self.lane_mut(id)
@@ -383,7 +396,7 @@ impl Exchange {
     fn settle(&mut self, cx: &Cx<'_>) {
         if !self.down.writing && self.down.has_bytes() {
             self.down.writing = true;
-            self.down.write_by = cx.now + self.client.patience;
+            self.down.reading.began(cx.now, self.armed, self.client.patience);
             if let Some(ledger) = &mut self.ledger {
                 ledger.bytes_out += self.down.filling.len() as u64;
             }

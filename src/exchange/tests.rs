@@ -161,8 +161,12 @@ impl World {
     }
 
     fn run_job(&mut self, job: Job) -> Report {
-        let client =
-            Client { minor: 1, keep_alive: true, patience: Ms(limits::WRITE_MS), to_head: false };
+        let client = Client {
+            minor: 1,
+            keep_alive: true,
+            patience: Ms(limits::WRITE_MS).into(),
+            to_head: false,
+        };
         let start = self.now;
         let mut up: [VecDeque<u8>; 2] = Default::default();
         let mut act: [Option<Act>; 2] = [None, None];

@@ -16,6 +16,7 @@ use crate::base::tick::{Ms, Tick};
 use crate::exchange::keep_memory;
 use crate::net::core::Core;
 use crate::net::tls::Session;
+use crate::net::watch::NoSession;
 use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, is_later, until};
 
 /// The client's socket with what was received and not yet used.
@@ -34,6 +35,10 @@ pub struct Down<R: Rt> {
     watches: bool,
     /// It has said so.
     readable: bool,
+    /// Octets that the socket has accepted so far.
+    pub(super) written: u64,
+    /// It was left with octets that it does not take.
+    pub(super) is_stuck: bool,
     /// What is between the socket and `rx`, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,
 }
@@ -70,9 +75,9 @@ pub(super) enum Hello {
     /// The client speaks plain HTTP; what it said is in `rx`.
     Plain,
     /// No session came to be, and the client was told if there was something to tell.
-    Refused,
+    Refused(NoSession),
     /// The client left, or dawdled.
-    Gone,
+    Gone(NoSession),
 }
 
 impl Secure {
@@ -112,8 +117,18 @@ impl<R: Rt> Down<R> {
     /// A socket that was just accepted.
     pub(super) fn new(reader: R::Reader, writer: R::Writer) -> Down<R> {
         let (reader, writer) = (Some(reader), Some(writer));
-        let (rx, stop) = (Buf::new(), R::Stop::new());
-        Down { reader, writer, rx, stop, watch: None, watches: false, readable: false, tls: None }
+        Down {
+            reader,
+            writer,
+            rx: Buf::new(),
+            stop: R::Stop::new(),
+            watch: None,
+            watches: false,
+            readable: false,
+            written: 0,
+            is_stuck: false,
+            tls: None,
+        }
     }
 
     /// Begins to watch for something to read, unless that is under way; false if there is no reader.
@@ -141,6 +156,12 @@ impl<R: Rt> Down<R> {
     /// Whether the client has said that no further request will come.
     pub(super) fn is_closed(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.closed)
+    }
+
+    /// How many octets the client's system has taken so far; none if that can't be told now.
+    pub(super) fn taken(&self) -> Option<u64> {
+        let waiting = self.reader.as_ref()?.unacked()?;
+        Some(self.written.saturating_sub(waiting as u64))
     }
 
     /// Gives memory back that only a request needs.
@@ -230,6 +251,20 @@ impl<R: Rt> Down<R> {
         }
     }
 
+    /// Reads what nobody wants, records unopened, and says how much it was; 0: no more comes in time. The
+    /// memory is that of one read, whatever comes.
+    pub(super) async fn discard(&mut self, core: &Core<R>, deadline: Tick) -> usize {
+        let mut waste = self.rx.take();
+        waste.clear();
+        waste.shrink_idle(limits::READ_BYTES_MAX);
+        waste.reserve(limits::READ_BYTES_MAX);
+        let received = self.read(core, &mut waste, deadline).await;
+        let count = waste.len();
+        self.rx = waste;
+        self.rx.clear();
+        if received == Received::Some { count } else { 0 }
+    }
+
     /// Says something between answers; whether all of it went out in time.
     pub(super) async fn say(&mut self, core: &Core<R>, plain: Buf, deadline: Tick) -> bool {
         let mut out = match &mut self.tls {
@@ -251,7 +286,10 @@ impl<R: Rt> Down<R> {
                 until(&core.rt, &mut stop, deadline, writer.write(out.take(), handle)).await;
             *out = rest;
             match result {
-                Ok(count) if count > 0 => out.consume(count),
+                Ok(count) if count > 0 => {
+                    self.written += count as u64;
+                    out.consume(count);
+                }
                 Ok(_) | Err(_) => return false,
             }
             if timed_out && !out.is_empty() {
@@ -272,14 +310,16 @@ impl<R: Rt> Down<R> {
         loop {
             let mut out = Buf::new();
             if session.flush(&mut out).is_err() || !self.write(core, &mut out, deadline).await {
-                return Hello::Gone;
+                return Hello::Gone(NoSession::Closed);
             }
             if !session.is_handshaking() {
                 break;
             }
             cipher.reserve(limits::READ_BYTES_MIN);
-            if self.read(core, &mut cipher, deadline).await != Received::Some {
-                return Hello::Gone;
+            match self.read(core, &mut cipher, deadline).await {
+                Received::Some => {}
+                Received::End => return Hello::Gone(NoSession::Closed),
+                Received::TimedOut => return Hello::Gone(NoSession::Timeout),
             }
             if !std::mem::replace(&mut begun, true) && is_http(cipher.as_slice()) {
                 self.rx = cipher;
@@ -289,11 +329,13 @@ impl<R: Rt> Down<R> {
             if matches!(opened, Ok(false)) {
                 continue;
             }
+            // An end that it announced, in the middle of the handshake, is an end.
+            let why = if opened.is_ok() { NoSession::Closed } else { session.why() };
             // The alert that says why (RFC 8446 section 6.2), if the client still takes it.
             let mut out = Buf::new();
             let told = session.flush(&mut out).is_ok();
             let _ = told && self.write(core, &mut out, deadline).await;
-            return Hello::Refused;
+            return Hello::Refused(why);
         }
         let (cipher, sealed, plain) = (Buf::new(), Buf::new(), Buf::new());
         self.tls = Some(Box::new(Secure { session, cipher, sealed, plain, closed: false }));

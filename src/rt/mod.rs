@@ -94,6 +94,9 @@ pub trait Reader: 'static {
 
     /// A `ready` for more than one wait.
     fn watching(&self) -> Watching;
+    /// Octets that were written to the socket and that the peer's system has not taken yet; none if that
+    /// can't be told.
+    fn unacked(&self) -> Option<usize>;
 
     /// Receives into the tail of `buf`, which must have spare capacity.
     fn read(&mut self, buf: Buf, stop: <Self::Stop as Stop>::Handle) -> impl Future<Output = Rent>;

@@ -299,6 +299,15 @@ impl Reader for MonoReader {
         Watching::new(move || readable(OwnedReadHalf(half.0.clone())))
     }
 
+    #[allow(unsafe_code)]
+    fn unacked(&self) -> Option<usize> {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: the descriptor is open for as long as `self` lives, and the call (SIOCOUTQ, by the name
+        // that it has for terminals) writes one `int`, which outlives it.
+        let result = unsafe { libc::ioctl(self.fd, libc::TIOCOUTQ, &raw mut waiting) };
+        (result == 0).then(|| usize::try_from(waiting).unwrap_or(0))
+    }
+
     async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
         let stop = match stop.begin() {
             Ok(stop) => stop,

@@ -41,7 +41,8 @@ impl Play {
             Envelope { method: "POST", path: "/chat/completions".into(), ..Envelope::default() };
         let plan = route::pick(&table, &wish_of(&ask, None), 0, Tick(1)).unwrap();
         let job = Job { ask, body: Buf::from(&body[..]), plan };
-        let client = Client { minor: 1, keep_alive: true, patience: Ms(1000), to_head: false };
+        let client =
+            Client { minor: 1, keep_alive: true, patience: Ms(1000).into(), to_head: false };
         let cx = Cx { now: Tick(1), wall: UnixMs(0), table: &table };
         let exchange = Exchange::new(job, client, ledger(), &cx);
         let mut play =

@@ -382,3 +382,15 @@ pub async fn waits_let_go<R: Rt>(bed: Bed<R>) {
     drop(far);
     bed.all_closed().await;
 }
+
+pub async fn untaken_is_told<R: Rt>(bed: Bed<R>) {
+    let [(mut far, _keep), (near, mut writer)] = bed.pair().await;
+    assert_eq!(near.unacked(), Some(0));
+    let told = fill(&bed.rt, &mut writer).await;
+    let waiting = near.unacked().unwrap();
+    assert!((1..=told).contains(&waiting), "{waiting} of {told}: the peer does not read");
+    assert_eq!(receive_all(&mut far, told).await.len(), told);
+    while near.unacked() != Some(0) {
+        turn(&bed.rt).await;
+    }
+}

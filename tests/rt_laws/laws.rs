@@ -85,6 +85,7 @@ pub fn laws<R: Rt>() -> Vec<(&'static str, Law<R>)> {
         law("closing with unread bytes resets", unread_bytes_reset),
         law("until gives the buffer back", until_gives_back),
         law("200 connections in flight do not mix", many_connections),
+        law("what the peer has not taken is told", untaken_is_told),
         law("timers never fire early", timers_are_not_early),
         law("spawned tasks run", tasks_run),
     ]

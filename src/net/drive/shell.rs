@@ -377,6 +377,7 @@ impl<'a, R: Rt> Shell<'a, R> {
             }
         }
         if self.down_writing {
+            self.down.is_stuck = true;
             self.stop_down.stop();
         }
     }
@@ -404,9 +405,18 @@ impl<'a, R: Rt> Shell<'a, R> {
                 self.wrote_down(result, buf);
             }
             Done::Readable => self.readable(),
-            Done::Alarm => self.step(Input::Alarm),
+            Done::Alarm => self.alarm(),
             Done::Stopping => self.step(Input::Shutdown),
         }
+    }
+
+    fn alarm(&mut self) {
+        if self.exchange.asks_what_was_taken(self.core.rt.now())
+            && let Some(octets) = self.down.taken()
+        {
+            self.exchange.told_taken(octets);
+        }
+        self.step(Input::Alarm);
     }
 
     fn dialed(&mut self, lane: LaneId, dialed: Result<Conn<R>, Fault>) {
@@ -514,6 +524,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         match result {
             Ok(count) if count > 0 => {
+                self.down.written += count as u64;
                 buf.consume(count);
                 let done = buf.is_empty();
                 self.step(Input::Wrote { side: Side::Down, done });

@@ -328,6 +328,10 @@ impl Reader for SimReader {
         Watching::new(move || Ready::new(&held.shared, held.end))
     }
 
+    fn unacked(&self) -> Option<usize> {
+        Some(self.shared.state.borrow().unread(self.end))
+    }
+
     async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
         if buf.spare() == 0 {
             self.shared.fail("a read needs room");
