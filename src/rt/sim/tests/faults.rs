@@ -60,8 +60,7 @@ fn each_fault_of_the_network_shows() {
 #[test]
 fn while_the_clock_stands_no_timer_fires_and_no_time_passes() {
     let stall_us = 50_000;
-    let faults =
-        Faults { clock_stall: 1, clock_stall_us: (stall_us, stall_us), ..Faults::none() };
+    let faults = Faults { clock_stall: 1, clock_stall_us: (stall_us, stall_us), ..Faults::none() };
     let world = World::new(1, faults);
     let listener = world.listen(addr(1));
     let rt = world.rt();
