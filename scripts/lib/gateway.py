@@ -117,6 +117,11 @@ class Process:
         fields = stat.rsplit(")", 1)[1].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
+    def waited(self):
+        """Seconds that its threads were ready to run and had no core."""
+        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
+        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+
     def resident(self):
         """KiB of memory that are resident."""
         lines = pathlib.Path(f"/proc/{self.process.pid}/status").read_text().splitlines()

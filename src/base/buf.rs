@@ -129,6 +129,11 @@ impl Buf {
         }
     }
 
+    /// Takes the memory out if nothing is unread; leaves what is.
+    pub fn take_idle(&mut self) -> Buf {
+        if self.is_empty() { self.take() } else { Buf::new() }
+    }
+
     /// Gives memory back beyond the unread bytes and so many more, if that is worth it.
     pub fn trim(&mut self, spare: usize) {
         if self.capacity() > self.len() + spare {

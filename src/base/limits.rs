@@ -51,6 +51,8 @@ pub const READ_BYTES_MIN: usize = 4 * KIB;
 /// The largest receive buffer of a stream: more than a TLS record, and than any model says at once. What
 /// is told of one fits 32 KiB, where a vector that doubles would take the next step.
 pub const READ_BYTES_MAX: usize = 24 * KIB;
+/// Buffers that a core keeps for streams to come: as many as speak at once.
+pub const SPARE_BUFFERS_MAX: usize = 64;
 /// The most room of one read of a request's body.
 pub const BODY_READ_BYTES_MAX: usize = 256 * KIB;
 /// Bytes that the kernel takes for a client beyond what is on its way to it: a write goes on when it has

@@ -301,11 +301,19 @@ impl Exchange {
         self.down.flying.1 + self.down.filling.capacity() + self.down.head.capacity() + held
     }
 
-    /// Takes back the memory of a `Write` to the client whose bytes are gone.
-    pub fn give_back(&mut self, mut buf: Buf) {
-        if self.down.filling.capacity() == 0 && buf.capacity() <= limits::READ_BYTES_MIN {
-            buf.clear();
-            self.down.filling = buf;
+    /// Gives a lane memory for what it will say to the client, if it has none.
+    pub fn lend(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
+        if let Some(lane) = self.lane_mut(id).filter(|lane| lane.held.capacity() == 0) {
+            lane.held = memory.pop().unwrap_or_default();
+        }
+    }
+
+    /// Takes back memory in which nothing waits.
+    pub fn reclaim(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
+        let held = self.lane_mut(id).map(|lane| lane.held.take_idle());
+        let filling = self.down.filling.take_idle();
+        for buf in held.into_iter().chain([filling]) {
+            keep_memory(buf, memory);
         }
     }
 
@@ -414,6 +422,15 @@ impl Exchange {
 
     fn is_open(&self) -> bool {
         matches!(self.phase, Phase::Opened(_))
+    }
+}
+
+/// Keeps the memory of a buffer for another, if it has any and that is not too much.
+pub fn keep_memory(mut buf: Buf, memory: &mut Vec<Buf>) {
+    let worth = (1..=limits::READ_BYTES_MAX).contains(&buf.capacity());
+    if worth && memory.len() < limits::SPARE_BUFFERS_MAX {
+        buf.clear();
+        memory.push(buf);
     }
 }
 

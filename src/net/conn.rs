@@ -23,6 +23,7 @@ use crate::net::drive;
 use crate::net::intake::{self, Intake};
 use crate::net::load::{self, Holding, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
+use crate::net::shed;
 use crate::rt::Rt;
 use crate::wire::http1::body::Body;
 use crate::wire::http1::emit;
@@ -188,8 +189,9 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         works.then(|| load::judge(&core.shared, &snapshot, &core.lateness, key, has_body(&head)));
     if let Some(why) = judged.flatten() {
         let keep = discard_body(core, down, &head).await;
-        return shed(core, down, &snapshot, why, keep, client, intake.ledger).await;
+        return shed::tell(core, down, why, keep, client, intake.ledger).await;
     }
+    intake.take_fields(&head, head_bytes.as_slice());
     let _holding = has_body(&head).then(|| Holding::begin(&core.shared));
     let body = match read_body(core, down, &snapshot, &head).await {
         Ok(body) => body,
@@ -207,32 +209,17 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         }
         Err(Stopped::TooMuch) => {
             let why = Shed::Memory;
-            return shed(core, down, &snapshot, why, false, client, intake.ledger).await;
+            return shed::tell(core, down, why, false, client, intake.ledger).await;
         }
     };
     let seat = works.then(|| Seat::take(&core.shared, &snapshot, key)).transpose();
     let seat = match seat {
         Ok(seat) => seat,
-        Err(why) => return shed(core, down, &snapshot, why, true, client, intake.ledger).await,
+        Err(why) => return shed::tell(core, down, why, true, client, intake.ledger).await,
     };
     let keep = exchange(core, down, snapshot, intake, body, client).await;
     drop(seat);
     keep
-}
-
-/// Answers a request that is shed; `keep` says that the connection can go on.
-async fn shed<R: Rt>(
-    core: &Rc<Core<R>>,
-    down: &mut Down<R>,
-    snapshot: &Arc<Snapshot>,
-    why: Shed,
-    keep: bool,
-    client: Client,
-    ledger: Ledger,
-) -> bool {
-    core.shared.watch.shed(core.id, why);
-    let answer = if keep { why.answer() } else { why.answer().closing() };
-    answer_with(core, down, snapshot, answer, client, ledger).await
 }
 
 /// Reads the body of a request that is shed away, if it is short and all but here: a new connection for

@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, RwLock};
 
+use crate::base::buf::Buf;
 use crate::base::ids::{CoreId, EndpointId, Table as Rows};
 use crate::base::rng::Rng;
 use crate::base::tick::{Ms, Tick, UnixMs};
@@ -206,6 +207,10 @@ pub struct Core<R: Rt> {
     pub pool: Pool<R>,
     /// Draining and stopping, for this core's tasks.
     pub beacon: Beacon,
+    /// What is received from providers, for as long as it is looked at: as it came, and opened.
+    pub(super) received: [Cell<Buf>; 2],
+    /// Memory of buffers to clients, of which a stream has none while it is silent.
+    pub(super) memory: RefCell<Vec<Buf>>,
     /// Request ids and turns.
     pub rng: RefCell<Rng>,
     /// How late this core's event loop is.
@@ -226,6 +231,8 @@ impl<R: Rt> Core<R> {
             shared,
             pool: Pool::default(),
             beacon: Beacon::new(),
+            received: [const { Cell::new(Buf::new()) }; 2],
+            memory: RefCell::new(Vec::new()),
             rng: RefCell::new(Rng::new(seed)),
             lateness: Lateness::default(),
             clock: Cell::new((Tick::NEVER, UnixMs(0))),

@@ -15,7 +15,7 @@ use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::net::core::Core;
 use crate::net::tls::Session;
-use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, until};
+use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, is_later, until};
 
 /// The client's socket with what was received and not yet used.
 pub struct Down<R: Rt> {
@@ -192,12 +192,25 @@ impl<R: Rt> Down<R> {
         // Nobody else may wait meanwhile.
         self.watch = None;
         let Some(reader) = &mut self.reader else { return Received::End };
-        let (rx, handle) = (into.take(), self.stop.handle());
-        let ((result, rx), timed_out) = if std::mem::take(&mut self.readable) {
-            until(&core.rt, &mut self.stop, deadline, reader.read_ready(rx, handle)).await
-        } else {
-            until(&core.rt, &mut self.stop, deadline, reader.read(rx, handle)).await
-        };
+        let mut rx = into.take();
+        if std::mem::take(&mut self.readable) {
+            let (result, back) = reader.try_read(rx);
+            rx = back;
+            match result {
+                Err(error) if is_later(&error) => {}
+                done => {
+                    *into = rx;
+                    return if done.is_ok_and(|count| count > 0) {
+                        Received::Some
+                    } else {
+                        Received::End
+                    };
+                }
+            }
+        }
+        let handle = self.stop.handle();
+        let ((result, rx), timed_out) =
+            until(&core.rt, &mut self.stop, deadline, reader.read(rx, handle)).await;
         *into = rx;
         match result {
             Ok(0) => Received::End,

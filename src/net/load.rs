@@ -22,8 +22,6 @@ use crate::base::ids::{Id as _, KeyId};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::config::Server;
-use crate::exchange::answer::Answer;
-use crate::llm::dialects::ErrorText;
 use crate::net::core::{Shared, Snapshot};
 
 /// Why something is refused though nothing is wrong with it.
@@ -59,26 +57,6 @@ impl Shed {
             Shed::Memory => "memory",
             Shed::Lag => "lag",
         }
-    }
-
-    /// The answer to a request that is shed.
-    pub(super) fn answer(self) -> Answer {
-        let (status, message, kind, code) = match self {
-            Shed::Key => (
-                429,
-                "too many requests of this key are under way",
-                "rate_limit_error",
-                "rate_limit_exceeded",
-            ),
-            Shed::Connections | Shed::Client | Shed::InFlight | Shed::Memory | Shed::Lag => (
-                503,
-                "the gateway has more to do than it can; try again in a moment",
-                "server_error",
-                "overloaded",
-            ),
-        };
-        let text = ErrorText { message, kind, param: None, code: Some(code) };
-        Answer::error(status, &text).retry_after(Ms(limits::SHED_RETRY_MS))
     }
 }
 
@@ -232,8 +210,8 @@ fn client_of(peer: IpAddr) -> IpAddr {
 
 /// How late one core's event loop is, and what share of its requests is shed for it. The lateness is the
 /// least of the last ticks, so that one long step is no overload, and a queue that does not go away is. The
-/// share rises with it and falls slowly: to refuse all for a moment would empty the queue, and leave the core
-/// idle until the next tick.
+/// share rises with it, stays until the lateness is a fraction of what it may be, and falls slowly: to refuse
+/// all for a moment would empty the queue, and leave the core idle until the next tick.
 #[derive(Default)]
 pub struct Lateness {
     last: Cell<[Ms; 3]>,
@@ -255,6 +233,8 @@ impl Lateness {
                 let step = SHARE_UP.saturating_mul(now.0) / most.0.max(1);
                 (share + step.min(SHARE_UP_MAX)).min(SHARE_MAX)
             }
+            // What waits shall not come near the limit again: the less is under way, the less each costs.
+            Some(most) if now.0 > most.0 / CALM => share,
             Some(_) => share.saturating_sub(SHARE_DOWN),
         });
     }
@@ -277,6 +257,8 @@ impl Lateness {
 const SHARE_UP: u32 = 50;
 const SHARE_UP_MAX: u32 = 300;
 const SHARE_DOWN: u32 = 10;
+/// So much less late than it may be, a core can take more.
+const CALM: u32 = 4;
 /// Some are served even so: by them it shows that it is over.
 const SHARE_MAX: u32 = 950;
 
@@ -484,7 +466,14 @@ mod tests {
         assert_eq!(shed(), 950);
         tell(0, 10);
         assert_eq!(shed(), 850);
-        tell(0, 85);
+        // Less late than it may be, and not yet calm. The least of three is what counts.
+        tell(126, 3);
+        let before = shed();
+        tell(126, 50);
+        assert_eq!(shed(), before);
+        tell(125, 10);
+        assert_eq!(shed(), before - 100);
+        tell(0, 95);
         assert_eq!(shed(), 0);
     }
 }

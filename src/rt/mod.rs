@@ -104,15 +104,10 @@ pub trait Reader: 'static {
     /// Receives into the tail of `buf`, which must have spare capacity.
     fn read(&mut self, buf: Buf, stop: <Self::Stop as Stop>::Handle) -> impl Future<Output = Rent>;
 
-    /// As `read`, where `ready` has just said that it would not wait: what is there is taken at once, by
-    /// the first poll, where the runtime can do that for less than an operation costs.
-    fn read_ready(
-        &mut self,
-        buf: Buf,
-        stop: <Self::Stop as Stop>::Handle,
-    ) -> impl Future<Output = Rent> {
-        self.read(buf, stop)
-    }
+    /// Receives what is there into the tail of `buf`, without a wait: `WouldBlock` if that is nothing. No
+    /// `read` or `ready` may be pending. After `ready` this costs less than an operation, and what waits
+    /// holds no buffer meanwhile.
+    fn try_read(&mut self, buf: Buf) -> Rent;
 }
 
 /// A `ready` that outlives what waits for it now.
@@ -123,7 +118,12 @@ pub trait Writer: 'static {
     /// The runtime's `Stop`.
     type Stop: Stop;
 
-    /// Sends from the window of `buf`; `Ok(n)` says how much was taken. May be over with the first poll.
+    /// Sends what the socket has room for, without a wait: `WouldBlock` if that is nothing. No `write` may be
+    /// pending. A socket has room nearly always, and then this costs less than an operation, and the
+    /// peer has the bytes before the core's other tasks had their turn.
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// Sends from the window of `buf`; `Ok(n)` says how much was taken.
     fn write(&mut self, buf: Buf, stop: <Self::Stop as Stop>::Handle)
     -> impl Future<Output = Rent>;
 }
@@ -151,6 +151,11 @@ const ECANCELED: i32 = 125;
 
 /// What `lag` waits for is due so long after it began.
 const LAG_AFTER: Ms = Ms(1);
+
+/// Whether a call that does not wait would have had to.
+pub fn is_later(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
+}
 
 /// Whether an operation failed for want of a descriptor, in the process or in the system.
 pub fn is_exhausted(error: &io::Error) -> bool {

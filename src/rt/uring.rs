@@ -3,11 +3,11 @@
 //! Decides which driver runs and with which ring flags. Facts of monoio 0.2.4 that bind it stand in
 //! `docs/runtime.md`; the laws of the seam in `rt/mod.rs`.
 
-use std::cell::{Cell, RefCell, UnsafeCell};
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
 use std::pin::pin;
 use std::rc::Rc;
@@ -285,8 +285,9 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 
 fn halves(stream: TcpStream) -> io::Result<(MonoReader, MonoWriter)> {
     stream.set_nodelay(true)?;
+    let fd = stream.as_raw_fd();
     let (read, write) = stream.into_split();
-    Ok((MonoReader { half: read }, MonoWriter { half: write }))
+    Ok((MonoReader { half: read, fd }, MonoWriter { half: write, fd }))
 }
 
 /// Dissolves the connection: the peer gets its reset now, whatever else holds the descriptor. Not by
@@ -294,21 +295,18 @@ fn halves(stream: TcpStream) -> io::Result<(MonoReader, MonoWriter)> {
 /// dropping the writer by itself would send an end before the reset.
 #[allow(unsafe_code)]
 fn disconnect(reader: &MonoReader) {
-    let fd = descriptor(&reader.half.0);
+    let fd = descriptor(&reader.half, reader.fd);
     // SAFETY: all zero is the family AF_UNSPEC, which needs no more of the address to be set.
     let nobody = unsafe { SockAddr::new(SockAddrStorage::zeroed(), NOBODY_LEN) };
     // A socket that is not connected any more is closed the ordinary way.
     let _ = SockRef::from(&fd).connect(&nobody);
 }
 
-/// A socket's descriptor, for calls that don't wait.
+/// The descriptor of a half, for calls that don't wait.
 #[allow(unsafe_code)]
-fn descriptor(socket: &Rc<UnsafeCell<TcpStream>>) -> BorrowedFd<'_> {
-    // SAFETY: the cell is kept alive by `socket`; every other use of it is on this thread, and no reference
-    // into it is held while this runs but by operations that wait, which only read the descriptor.
-    let stream = unsafe { &*socket.get() };
-    // SAFETY: the descriptor is open for as long as the stream lives, which outlives this borrow.
-    unsafe { BorrowedFd::borrow_raw(stream.as_raw_fd()) }
+fn descriptor<H>(_half: &H, fd: RawFd) -> BorrowedFd<'_> {
+    // SAFETY: it is open for as long as the half lives, which outlives this borrow.
+    unsafe { BorrowedFd::borrow_raw(fd) }
 }
 
 /// Receives what is there into the tail of `buf`.
@@ -325,17 +323,13 @@ fn receive_now(fd: BorrowedFd<'_>, buf: &mut Buf) -> io::Result<usize> {
     received
 }
 
-/// Whether a call that does not wait would have waited.
-fn is_later(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted)
-}
-
 /// The size of a plain `sockaddr`.
 const NOBODY_LEN: libc::socklen_t = size_of::<libc::sockaddr>() as libc::socklen_t;
 
 /// The receiving half of a socket.
 pub struct MonoReader {
     half: OwnedReadHalf<TcpStream>,
+    fd: RawFd,
 }
 
 impl Reader for MonoReader {
@@ -353,16 +347,6 @@ impl Reader for MonoReader {
         }
     }
 
-    async fn read_ready(&mut self, mut buf: Buf, stop: Rc<Token>) -> Rent {
-        if stop.spent.get() {
-            return (Err(stopped()), buf);
-        }
-        match receive_now(descriptor(&self.half.0), &mut buf) {
-            Err(error) if is_later(&error) => self.read(buf, stop).await,
-            done => (done, buf),
-        }
-    }
-
     async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
         let stop = match stop.begin() {
             Ok(stop) => stop,
@@ -375,28 +359,27 @@ impl Reader for MonoReader {
         let (result, tail) = self.half.cancelable_read(tail, stop).await;
         (result, Buf::from_parts(tail.into_inner(), start))
     }
+
+    fn try_read(&mut self, mut buf: Buf) -> Rent {
+        (receive_now(descriptor(&self.half, self.fd), &mut buf), buf)
+    }
 }
 
 /// The sending half of a socket.
 pub struct MonoWriter {
     half: OwnedWriteHalf<TcpStream>,
+    fd: RawFd,
 }
 
 impl Writer for MonoWriter {
     type Stop = MonoStop;
 
-    /// A socket has room nearly always. Sending at once costs a system call, but no submission, completion
-    /// and wake-up of the task, and the peer has the bytes before this core's other tasks had their turn.
+    fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        SockRef::from(&descriptor(&self.half, self.fd))
+            .send_with_flags(bytes, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL)
+    }
+
     async fn write(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
-        if stop.spent.get() {
-            return (Err(stopped()), buf);
-        }
-        let sent = SockRef::from(&descriptor(&self.half.0))
-            .send_with_flags(buf.as_slice(), libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL);
-        match sent {
-            Err(error) if is_later(&error) => {}
-            done => return (done, buf),
-        }
         let stop = match stop.begin() {
             Ok(stop) => stop,
             Err(error) => return (Err(error), buf),

@@ -8,7 +8,7 @@ use firstbyte::config;
 use firstbyte::exchange::answer::Client;
 use firstbyte::exchange::ledger::{Ending, Ledger};
 use firstbyte::exchange::phase::LaneId;
-use firstbyte::exchange::{Cx, Exchange, Input, Job, Output, Side};
+use firstbyte::exchange::{Cx, Exchange, Input, Job, Output, Side, keep_memory};
 use firstbyte::llm::request::{Ask, Envelope, Surface};
 use firstbyte::net::wish_of;
 use firstbyte::route::{self, Table};
@@ -19,6 +19,7 @@ pub struct Play {
     exchange: Exchange,
     table: Table,
     rx: Buf,
+    memory: Vec<Buf>,
     /// Bytes that the client got.
     pub written: usize,
 }
@@ -46,7 +47,8 @@ impl Play {
         let client = Client { minor: 1, keep_alive: true, patience: Ms(1000), to_head: false };
         let cx = Cx { now: Tick(1), wall: UnixMs(0), table: &table };
         let exchange = Exchange::new(job, client, ledger(), &cx);
-        let mut play = Play { exchange, table, rx: Buf::with_capacity(4096), written: 0 };
+        let mut play =
+            Play { exchange, table, rx: Buf::with_capacity(4096), memory: Vec::new(), written: 0 };
         play.settle();
         play.step(Input::Dialed { lane: LANE, reused: false });
         play.receive(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
@@ -62,7 +64,9 @@ impl Play {
     pub fn receive(&mut self, bytes: &[u8]) {
         let mut rx = self.rx.take();
         rx.extend(bytes);
+        self.exchange.lend(LANE, &mut self.memory);
         self.step(Input::Received { lane: LANE, rx: &mut rx });
+        self.exchange.reclaim(LANE, &mut self.memory);
         rx.clear();
         self.rx = rx;
     }
@@ -74,7 +78,7 @@ impl Play {
                 if side == Side::Down {
                     self.written += bytes.len();
                     bytes.clear();
-                    self.exchange.give_back(bytes);
+                    keep_memory(bytes, &mut self.memory);
                 }
                 let cx = Cx { now: Tick(2), wall: UnixMs(0), table: &self.table };
                 self.exchange.step(Input::Wrote { side, done: true }, &cx);

@@ -1,10 +1,11 @@
 //! Laws of reads, writes, stops and waits.
 
 use std::pin::pin;
+use std::task::Poll;
 
 use firstbyte::base::buf::Buf;
 use firstbyte::base::tick::Ms;
-use firstbyte::rt::{Accept, Reader, Rt, Stop, Writer, is_stopped, until};
+use firstbyte::rt::{Accept, Reader, Rt, Stop, Writer, is_later, is_stopped, until};
 
 use crate::laws::{Bed, failure, once, receive, receive_all, send, turn};
 use crate::laws::{ECONNRESET, EPIPE};
@@ -222,6 +223,92 @@ pub async fn one_stop_ends_all<R: Rt>(bed: Bed<R>) {
     assert!(is_stopped(&reads.0.await.0.unwrap_err()));
     assert!(is_stopped(&reads.1.await.0.unwrap_err()));
     assert!(reads.2.await.is_err_and(|error| is_stopped(&error)));
+}
+
+// What does not wait.
+
+/// A read of what is there, as the shell does it: after a wait, and again where there was nothing.
+async fn taken<D: Reader>(reader: &mut D, room: usize) -> std::io::Result<Vec<u8>> {
+    loop {
+        reader.ready().await?;
+        let (count, buf) = reader.try_read(Buf::with_capacity(room));
+        match count {
+            Err(error) if is_later(&error) => assert!(buf.is_empty()),
+            Err(error) => return Err(error),
+            Ok(count) => {
+                assert_eq!(count, buf.len());
+                return Ok(buf.as_slice().to_vec());
+            }
+        }
+    }
+}
+
+pub async fn tries_take_what_is_there<R: Rt>(bed: Bed<R>) {
+    let [(mut reader, _keep), (_far, mut writer)] = bed.pair().await;
+    let (count, buf) = reader.try_read(Buf::with_capacity(8));
+    assert!(is_later(&count.unwrap_err()) && buf.is_empty());
+    for round in 0..50_u8 {
+        send(&mut writer, &[round; 10]).await.unwrap();
+        let mut got = Vec::new();
+        while got.len() < 10 {
+            let part = taken(&mut reader, 8).await.unwrap();
+            assert!((1..=8).contains(&part.len()));
+            got.extend(part);
+        }
+        assert_eq!(got, [round; 10]);
+        // A read that waits goes on where the other left off.
+        send(&mut writer, b"read").await.unwrap();
+        assert_eq!(receive_all(&mut reader, 4).await, b"read");
+    }
+    drop(writer);
+    assert_eq!(taken(&mut reader, 8).await.unwrap(), b"", "the end");
+}
+
+pub async fn tries_send_what_fits<R: Rt>(bed: Bed<R>) {
+    let [(_keep, mut writer), (mut far, far_writer)] = bed.pair().await;
+    let bytes: Vec<u8> = (0..200_000_u32).map(|n| n as u8).collect();
+    let (mut told, mut full) = (0, false);
+    while told < 8_000_000 && !full {
+        match writer.try_write(&bytes[told % 100_000..]) {
+            Ok(count) => told += count,
+            Err(error) => full = is_later(&error),
+        }
+    }
+    assert!(full, "a socket whose peer does not read is full some time");
+    // A write that waits goes on where the other left off.
+    let got = {
+        let mut last = pin!(async {
+            let mut rest = Buf::from(&bytes[told % 100_000..][..50_000]);
+            while !rest.is_empty() {
+                let (count, back) = writer.write(rest, R::Stop::new().handle()).await;
+                rest = back;
+                rest.consume(count.unwrap());
+            }
+        });
+        let mut reading = pin!(receive_all(&mut far, told + 50_000));
+        let (mut written, mut got) = (false, None);
+        std::future::poll_fn(|cx| {
+            written = written || last.as_mut().poll(cx).is_ready();
+            if got.is_none()
+                && let Poll::Ready(all) = reading.as_mut().poll(cx)
+            {
+                got = Some(all);
+            }
+            if written && got.is_some() { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        got.unwrap()
+    };
+    assert_eq!(got.len(), told + 50_000);
+    drop((far, far_writer));
+    // Its reset comes some time.
+    let gone = loop {
+        match writer.try_write(b"more") {
+            Err(error) if !is_later(&error) => break error,
+            _ => turn(&bed.rt).await,
+        }
+    };
+    assert!(matches!(gone.raw_os_error(), Some(EPIPE | ECONNRESET)), "{gone}");
 }
 
 // Waits.

@@ -58,6 +58,8 @@ pub fn laws<R: Rt>() -> Vec<(&'static str, Law<R>)> {
     vec![
         law("a read appends at the tail", reads_append),
         law("a read takes at most the spare capacity", reads_fit),
+        law("a read that does not wait takes what is there", tries_take_what_is_there),
+        law("a write that does not wait sends what fits", tries_send_what_fits),
         law("a write says how much and consumes nothing", writes_say_how_much),
         law("a stopped write tells exactly what was sent", stopped_writes_are_exact),
         law("both directions wait at once", directions_are_independent),

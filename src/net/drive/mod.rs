@@ -32,15 +32,17 @@ use self::shell::Shell;
 
 type Handle<R> = <<R as Rt>::Stop as crate::rt::Stop>::Handle;
 type Dialing<R> = Pin<Box<dyn Future<Output = Result<Conn<R>, Fault>>>>;
+/// A write that waits for room in its socket; most don't, so that it is made for those that do.
+type Writing<R> = Pin<Box<dyn Future<Output = (<R as Rt>::Writer, io::Result<usize>, Buf)>>>;
 
 /// An operation to start.
 enum Start<R: Rt> {
     Dial(LaneId, Dialing<R>),
-    /// `true`: there is something to read.
-    ReadUp(LaneId, R::Reader, Buf, Handle<R>, bool),
-    WriteUp(LaneId, R::Writer, Buf, Handle<R>),
-    WriteDown(R::Writer, Buf, Handle<R>),
-    ReadDown(R::Reader, Buf, Handle<R>),
+    /// Wait for something to read.
+    WaitUp(LaneId),
+    DropWait(LaneId),
+    WriteUp(LaneId, Writing<R>),
+    WriteDown(Writing<R>),
     Arm(Tick),
     DropDial(LaneId),
 }
@@ -48,11 +50,9 @@ enum Start<R: Rt> {
 /// An operation that completed.
 enum Done<R: Rt> {
     Dialed(LaneId, Result<Conn<R>, Fault>),
-    ReadUp(LaneId, R::Reader, io::Result<usize>, Buf),
     UpReadable(LaneId),
     WroteUp(LaneId, R::Writer, io::Result<usize>, Buf),
     WroteDown(R::Writer, io::Result<usize>, Buf),
-    ReadDown(R::Reader, io::Result<usize>, Buf),
     Readable,
     Alarm,
     Stopping,
@@ -66,12 +66,12 @@ pub(super) async fn run<R: Rt>(
     snapshot: Arc<Snapshot>,
 ) -> bool {
     let mut alarm = pin!(None);
-    let (mut down_read, mut down_write) = (pin!(None), pin!(None));
+    let mut down_write: Option<Writing<R>> = None;
     let (dial_a, dial_b) = (pin!(None), pin!(None));
-    let (read_a, read_b) = (pin!(None), pin!(None));
-    let (write_a, write_b) = (pin!(None), pin!(None));
+    let (wait_a, wait_b) = (pin!(None), pin!(None));
     let mut dials: [Pin<&mut Option<Dialing<R>>>; 2] = [dial_a, dial_b];
-    let (mut reads, mut writes) = ([read_a, read_b], [write_a, write_b]);
+    let mut waits = [wait_a, wait_b];
+    let mut writes: [Option<Writing<R>>; 2] = [None, None];
     let mut stopping = pin!(core.beacon.reached(Level::Stopping));
     let mut stop_seen = false;
     let mut shell = Shell::new(core, down, exchange, snapshot);
@@ -80,18 +80,10 @@ pub(super) async fn run<R: Rt>(
             match start {
                 Start::Dial(lane, dial) => dials[lane.index()].set(Some(dial)),
                 Start::DropDial(lane) => dials[lane.index()].set(None),
-                Start::ReadUp(lane, reader, buf, stop, ready) => {
-                    reads[lane.index()].set(Some(read::<R>(reader, buf, stop, ready)));
-                }
-                Start::WriteUp(lane, writer, buf, stop) => {
-                    writes[lane.index()].set(Some(write::<R>(writer, buf, stop)));
-                }
-                Start::WriteDown(writer, buf, stop) => {
-                    down_write.set(Some(write::<R>(writer, buf, stop)));
-                }
-                Start::ReadDown(reader, buf, stop) => {
-                    down_read.set(Some(read::<R>(reader, buf, stop, true)));
-                }
+                Start::WaitUp(lane) => waits[lane.index()].set(shell.ready_up(lane)),
+                Start::DropWait(lane) => waits[lane.index()].set(None),
+                Start::WriteUp(lane, write) => writes[lane.index()] = Some(write),
+                Start::WriteDown(write) => down_write = Some(write),
                 Start::Arm(at) => alarm.set(Some(core.rt.sleep_until(at))),
             }
         }
@@ -99,28 +91,23 @@ pub(super) async fn run<R: Rt>(
             break;
         }
         let done = poll_fn(|cx| {
-            if let Poll::Ready((w, r, b)) = poll_slot(down_write.as_mut(), cx) {
+            if let Poll::Ready((w, r, b)) = poll_slot(Pin::new(&mut down_write), cx) {
                 return Poll::Ready(Done::WroteDown(w, r, b));
             }
             for lane in LaneId::ALL {
                 let i = lane.index();
                 // Writes first: an answer must not be read before its request counts as sent, or its
                 // connection would not be kept.
-                if let Poll::Ready((w, n, b)) = poll_slot(writes[i].as_mut(), cx) {
+                if let Poll::Ready((w, n, b)) = poll_slot(Pin::new(&mut writes[i]), cx) {
                     return Poll::Ready(Done::WroteUp(lane, w, n, b));
                 }
-                if let Poll::Ready((r, n, b)) = poll_slot(reads[i].as_mut(), cx) {
-                    return Poll::Ready(Done::ReadUp(lane, r, n, b));
-                }
-                if shell.poll_up(lane, cx).is_ready() {
+                let ready = poll_slot(waits[i].as_mut(), cx).is_ready();
+                if ready || shell.poll_up(lane, cx).is_ready() {
                     return Poll::Ready(Done::UpReadable(lane));
                 }
                 if let Poll::Ready(dialed) = poll_slot(dials[i].as_mut(), cx) {
                     return Poll::Ready(Done::Dialed(lane, dialed));
                 }
-            }
-            if let Poll::Ready((r, n, b)) = poll_slot(down_read.as_mut(), cx) {
-                return Poll::Ready(Done::ReadDown(r, n, b));
             }
             if shell.down.poll_readable(cx).is_ready() {
                 return Poll::Ready(Done::Readable);
@@ -138,18 +125,6 @@ pub(super) async fn run<R: Rt>(
         shell.took(done);
     }
     shell.keep()
-}
-
-/// `ready`: there is something to read.
-async fn read<R: Rt>(
-    mut reader: R::Reader,
-    buf: Buf,
-    stop: Handle<R>,
-    ready: bool,
-) -> (R::Reader, io::Result<usize>, Buf) {
-    let (result, buf) =
-        if ready { reader.read_ready(buf, stop).await } else { reader.read(buf, stop).await };
-    (reader, result, buf)
 }
 
 async fn write<R: Rt>(

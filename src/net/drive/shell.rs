@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::{Done, Start, drain};
+use super::{Done, Start, drain, write};
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
 use crate::base::ids::EndpointId;
@@ -15,12 +15,12 @@ use crate::base::limits;
 use crate::base::tick::Tick;
 use crate::config::HalfClose;
 use crate::exchange::phase::LaneId;
-use crate::exchange::{Exchange, Input, Output, Side};
+use crate::exchange::{Exchange, Input, Output, Side, keep_memory};
 use crate::net::core::{Core, Snapshot};
 use crate::net::dial::{self, Conn};
 use crate::net::down::Down;
 use crate::net::tls;
-use crate::rt::{Rt, Stop as _, Watching, is_stopped};
+use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, is_later};
 
 /// One lane's connection and what is in flight on it.
 struct LaneIo<R: Rt> {
@@ -31,16 +31,12 @@ struct LaneIo<R: Rt> {
     /// `reading` waits for this first.
     watch: Option<Watching>,
     endpoint: Option<EndpointId>,
-    /// Received bytes: plaintext, or records under TLS.
-    rx: Buf,
-    /// Opened records.
-    plain: Buf,
-    /// How much the next read may take.
-    read_bytes: usize,
-    stop_read: R::Stop,
     stop_write: R::Stop,
     dialing: bool,
+    /// Waits for something to read.
     reading: bool,
+    /// How often it may read on without a wait, since there was more than it took.
+    eager: u8,
     writing: bool,
     /// The bytes under way are TLS's own, not the request.
     own_bytes: bool,
@@ -58,13 +54,10 @@ impl<R: Rt> LaneIo<R> {
             tls: None,
             watch: None,
             endpoint: None,
-            rx: Buf::new(),
-            plain: Buf::new(),
-            read_bytes: limits::READ_BYTES_MIN,
-            stop_read: R::Stop::new(),
             stop_write: R::Stop::new(),
             dialing: false,
             reading: false,
+            eager: 0,
             writing: false,
             own_bytes: false,
             closing: false,
@@ -84,19 +77,18 @@ impl<R: Rt> LaneIo<R> {
             self.writer = None;
             self.tls = None;
             self.watch = None;
-            self.rx = Buf::new();
-            self.plain = Buf::new();
         }
     }
 
     /// Takes the connection out, for the pool.
     fn take_conn(&mut self) -> Option<Conn<R>> {
-        self.rx = Buf::new();
-        self.plain = Buf::new();
         let (reader, writer) = (self.reader.take()?, self.writer.take()?);
         Some(Conn { reader, writer, tls: self.tls.take(), watch: self.watch.take() })
     }
 }
+
+/// How many reads follow a full one before others have their turn.
+const EAGER: u8 = 4;
 
 pub(super) struct Shell<'a, R: Rt> {
     core: &'a Rc<Core<R>>,
@@ -105,7 +97,6 @@ pub(super) struct Shell<'a, R: Rt> {
     snapshot: Arc<Snapshot>,
     lanes: [LaneIo<R>; 2],
     stop_down: R::Stop,
-    down_reading: bool,
     down_writing: bool,
     starts: VecDeque<Start<R>>,
     pub(super) finish: Option<bool>,
@@ -125,7 +116,6 @@ impl<'a, R: Rt> Shell<'a, R> {
             snapshot,
             lanes: [LaneIo::new(), LaneIo::new()],
             stop_down: R::Stop::new(),
-            down_reading: false,
             down_writing: false,
             starts: VecDeque::with_capacity(4),
             finish: None,
@@ -136,10 +126,7 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     /// Whether nothing is left to do and nothing is in flight.
     pub(super) fn is_over(&self) -> bool {
-        self.finish.is_some()
-            && !self.down_reading
-            && !self.down_writing
-            && self.lanes.iter().all(|lane| !lane.is_busy())
+        self.finish.is_some() && !self.down_writing && self.lanes.iter().all(|lane| !lane.is_busy())
     }
 
     /// Hands the ledger on; says whether the client's connection goes on.
@@ -222,27 +209,52 @@ impl<'a, R: Rt> Shell<'a, R> {
         io.tls = conn.tls;
         io.watch = conn.watch;
         io.own_bytes = false;
-        io.read_bytes = limits::READ_BYTES_MIN;
+        io.eager = 0;
     }
 
     fn read_up(&mut self, lane: LaneId) {
         let io = &mut self.lanes[lane.index()];
-        if io.watch.is_some() {
-            io.reading = true;
-        } else {
-            self.start_read(lane, false);
+        if io.reader.is_none() {
+            return;
+        }
+        if io.eager > 0 {
+            io.eager -= 1;
+            self.read_now(lane);
+            return;
+        }
+        io.reading = true;
+        if io.watch.is_none() {
+            self.starts.push_back(Start::WaitUp(lane));
         }
     }
 
-    /// `ready`: there is something to read.
-    fn start_read(&mut self, lane: LaneId, ready: bool) {
+    /// Completes when a lane has something to read.
+    pub(super) fn ready_up(
+        &self,
+        lane: LaneId,
+    ) -> Option<impl Future<Output = io::Result<()>> + 'static> {
+        self.lanes[lane.index()].reader.as_ref().map(|reader| reader.ready())
+    }
+
+    /// Reads what is there, into memory that all streams of the core share: none is held by one that is
+    /// silent.
+    fn read_now(&mut self, lane: LaneId) {
         let io = &mut self.lanes[lane.index()];
-        let Some(reader) = io.reader.take() else { return };
-        io.reading = true;
-        let mut buf = io.rx.take();
-        buf.reserve(io.read_bytes);
-        let stop = io.stop_read.handle();
-        self.starts.push_back(Start::ReadUp(lane, reader, buf, stop, ready));
+        io.reading = false;
+        let Some(reader) = &mut io.reader else { return };
+        let mut rx = self.core.received[0].take();
+        rx.clear();
+        rx.reserve(limits::READ_BYTES_MAX);
+        let (result, mut rx) = reader.try_read(rx);
+        if result.is_err() || rx.spare() > 0 {
+            io.eager = 0;
+        }
+        if matches!(&result, Ok(count) if *count > 0) {
+            self.exchange.lend(lane, &mut self.core.memory.borrow_mut());
+        }
+        self.received(lane, result, &mut rx);
+        self.exchange.reclaim(lane, &mut self.core.memory.borrow_mut());
+        self.core.received[0].set(rx);
     }
 
     /// Whether a lane that waits for its watch has something to read.
@@ -271,10 +283,15 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     fn write_up(&mut self, lane: LaneId, buf: Buf) {
         let io = &mut self.lanes[lane.index()];
+        let Some(writer) = &mut io.writer else { return };
+        match writer.try_write(buf.as_slice()) {
+            Err(error) if is_later(&error) => {}
+            result => return self.wrote_up(lane, result, buf),
+        }
         let Some(writer) = io.writer.take() else { return };
         io.writing = true;
         let stop = io.stop_write.handle();
-        self.starts.push_back(Start::WriteUp(lane, writer, buf, stop));
+        self.starts.push_back(Start::WriteUp(lane, Box::pin(write::<R>(writer, buf, stop))));
     }
 
     fn hang_up(&mut self, lane: LaneId) {
@@ -285,11 +302,8 @@ impl<'a, R: Rt> Shell<'a, R> {
             io.dialing = false;
             self.starts.push_back(Start::DropDial(lane));
         }
-        if io.watch.take().is_some() {
-            io.reading = false;
-        }
-        if io.reading {
-            io.stop_read.stop();
+        if std::mem::take(&mut io.reading) && io.watch.take().is_none() {
+            self.starts.push_back(Start::DropWait(lane));
         }
         if io.writing {
             io.stop_write.stop();
@@ -349,10 +363,15 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     /// Writes what is as the socket shall have it.
     fn write_on(&mut self, buf: Buf) {
+        let Some(writer) = &mut self.down.writer else { return };
+        match writer.try_write(buf.as_slice()) {
+            Err(error) if is_later(&error) => {}
+            result => return self.wrote_down(result, buf),
+        }
         let Some(writer) = self.down.writer.take() else { return };
         self.down_writing = true;
         let stop = self.stop_down.handle();
-        self.starts.push_back(Start::WriteDown(writer, buf, stop));
+        self.starts.push_back(Start::WriteDown(Box::pin(write::<R>(writer, buf, stop))));
     }
 
     fn wind_up(&mut self, keep: bool) {
@@ -361,9 +380,6 @@ impl<'a, R: Rt> Shell<'a, R> {
             if self.lanes[lane.index()].is_busy() || self.lanes[lane.index()].reader.is_some() {
                 self.hang_up(lane);
             }
-        }
-        if self.down_reading {
-            self.down.stop.stop();
         }
         if self.down_writing {
             self.stop_down.stop();
@@ -375,11 +391,23 @@ impl<'a, R: Rt> Shell<'a, R> {
     pub(super) fn took(&mut self, done: Done<R>) {
         match done {
             Done::Dialed(lane, dialed) => self.dialed(lane, dialed),
-            Done::ReadUp(lane, reader, result, buf) => self.received(lane, reader, result, buf),
-            Done::UpReadable(lane) => self.start_read(lane, true),
-            Done::WroteUp(lane, writer, result, buf) => self.wrote_up(lane, writer, result, buf),
-            Done::WroteDown(writer, result, buf) => self.wrote_down(writer, result, buf),
-            Done::ReadDown(reader, result, buf) => self.read_down(reader, result, buf),
+            Done::UpReadable(lane) => {
+                self.lanes[lane.index()].eager = EAGER;
+                self.read_now(lane);
+            }
+            Done::WroteUp(lane, writer, result, buf) => {
+                let io = &mut self.lanes[lane.index()];
+                io.writer = Some(writer);
+                io.writing = false;
+                if !self.swallowed(lane) {
+                    self.wrote_up(lane, result, buf);
+                }
+            }
+            Done::WroteDown(writer, result, buf) => {
+                self.down.writer = Some(writer);
+                self.down_writing = false;
+                self.wrote_down(result, buf);
+            }
             Done::Readable => self.readable(),
             Done::Alarm => self.step(Input::Alarm),
             Done::Stopping => self.step(Input::Shutdown),
@@ -417,45 +445,31 @@ impl<'a, R: Rt> Shell<'a, R> {
         true
     }
 
-    fn received(&mut self, lane: LaneId, reader: R::Reader, result: io::Result<usize>, buf: Buf) {
-        let io = &mut self.lanes[lane.index()];
-        io.reader = Some(reader);
-        io.reading = false;
-        io.rx = buf;
-        let tls = io.tls.is_some();
-        if self.swallowed(lane) {
-            return;
-        }
+    fn received(&mut self, lane: LaneId, result: io::Result<usize>, rx: &mut Buf) {
+        let tls = self.lanes[lane.index()].tls.is_some();
         match result {
             // Under TLS an end without a close_notify is a cut (RFC 8446 section 6.1).
             Ok(0) if tls => {
                 self.step(Input::Broke { lane, fault: Fault::Eof, write: false });
             }
             Ok(0) => self.step(Input::Ended { lane }),
-            Ok(count) => self.take_in(lane, count),
-            Err(error) => {
-                let fault = if is_stopped(&error) { Fault::Eof } else { Fault::Reset };
-                self.step(Input::Broke { lane, fault, write: false });
+            Ok(_) if tls => {
+                let mut plain = self.core.received[1].take();
+                plain.clear();
+                self.open(lane, rx, &mut plain);
+                self.core.received[1].set(plain);
             }
+            Ok(_) => self.step(Input::Received { lane, rx }),
+            Err(error) if is_later(&error) => self.read_up(lane),
+            Err(_) => self.step(Input::Broke { lane, fault: Fault::Reset, write: false }),
         }
     }
 
-    /// Opens what was received and gives it to the exchange.
-    fn take_in(&mut self, lane: LaneId, count: usize) {
+    /// Opens records and gives what they say to the exchange.
+    fn open(&mut self, lane: LaneId, rx: &mut Buf, plain: &mut Buf) {
         let io = &mut self.lanes[lane.index()];
-        if count >= io.read_bytes {
-            // A full read: more is waiting than was asked for.
-            io.read_bytes = (io.read_bytes * 4).min(limits::READ_BYTES_MAX);
-        }
-        let mut rx = io.rx.take();
-        let Some(session) = &mut io.tls else {
-            self.step(Input::Received { lane, rx: &mut rx });
-            self.put_back(lane, rx);
-            return;
-        };
-        let mut plain = io.plain.take();
-        let opened = session.open(&mut rx, &mut plain);
-        io.rx = rx;
+        let Some(session) = &mut io.tls else { return };
+        let opened = session.open(rx, plain);
         let mut own = Buf::new();
         if session.wants_write() && io.writer.is_some() && session.flush(&mut own).is_ok() {
             io.own_bytes = true;
@@ -463,9 +477,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         if plain.is_empty() && opened.is_ok() {
             // Records without payload: nothing for the exchange, read on.
-            let closed = matches!(opened, Ok(true));
-            self.lanes[lane.index()].plain = plain;
-            if closed {
+            if matches!(opened, Ok(true)) {
                 self.step(Input::Ended { lane });
             } else {
                 self.read_up(lane);
@@ -473,13 +485,7 @@ impl<'a, R: Rt> Shell<'a, R> {
             return;
         }
         if !plain.is_empty() {
-            self.step(Input::Received { lane, rx: &mut plain });
-        }
-        plain.clear();
-        let crowded = self.exchange.is_crowded();
-        let io = &mut self.lanes[lane.index()];
-        if !io.closing && io.reader.is_some() && !crowded {
-            io.plain = plain;
+            self.step(Input::Received { lane, rx: plain });
         }
         match opened {
             Ok(false) => {}
@@ -488,30 +494,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
     }
 
-    /// Keeps a receive buffer's memory for the lane's next read.
-    fn put_back(&mut self, lane: LaneId, mut rx: Buf) {
-        rx.clear();
-        let crowded = self.exchange.is_crowded();
-        let io = &mut self.lanes[lane.index()];
-        // For a client that does not read it may be long until the next one.
-        if !io.closing && io.rx.capacity() == 0 && !crowded {
-            io.rx = rx;
-        }
-    }
-
-    fn wrote_up(
-        &mut self,
-        lane: LaneId,
-        writer: R::Writer,
-        result: io::Result<usize>,
-        mut buf: Buf,
-    ) {
-        let io = &mut self.lanes[lane.index()];
-        io.writer = Some(writer);
-        io.writing = false;
-        if self.swallowed(lane) {
-            return;
-        }
+    fn wrote_up(&mut self, lane: LaneId, result: io::Result<usize>, mut buf: Buf) {
         match result {
             Ok(count) if count > 0 => {
                 buf.consume(count);
@@ -527,9 +510,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
     }
 
-    fn wrote_down(&mut self, writer: R::Writer, result: io::Result<usize>, mut buf: Buf) {
-        self.down.writer = Some(writer);
-        self.down_writing = false;
+    fn wrote_down(&mut self, result: io::Result<usize>, mut buf: Buf) {
         if self.finish.is_some() {
             return;
         }
@@ -537,16 +518,16 @@ impl<'a, R: Rt> Shell<'a, R> {
             Ok(count) if count > 0 => {
                 buf.consume(count);
                 let done = buf.is_empty();
-                if done {
-                    let buf = match &mut self.down.tls {
-                        None => buf,
-                        Some(tls) => tls.take_back(buf),
-                    };
-                    self.exchange.give_back(buf);
-                } else {
-                    self.write_on(buf);
-                }
                 self.step(Input::Wrote { side: Side::Down, done });
+                if !done {
+                    self.write_on(buf);
+                    return;
+                }
+                let buf = match &mut self.down.tls {
+                    None => buf,
+                    Some(tls) => tls.take_back(buf),
+                };
+                keep_memory(buf, &mut self.core.memory.borrow_mut());
             }
             Ok(_) | Err(_) => self.step(Input::Gone),
         }
@@ -556,20 +537,14 @@ impl<'a, R: Rt> Shell<'a, R> {
         if self.finish.is_some() {
             return;
         }
-        let Some(reader) = self.down.reader.take() else { return };
+        let Some(reader) = &mut self.down.reader else { return };
         let mut rx = match &mut self.down.tls {
             None => self.down.rx.take(),
             Some(tls) => tls.cipher.take(),
         };
         rx.reserve(limits::READ_BYTES_MIN);
-        self.down_reading = true;
-        let stop = self.down.stop.handle();
-        self.starts.push_back(Start::ReadDown(reader, rx, stop));
-    }
-
-    fn read_down(&mut self, reader: R::Reader, result: io::Result<usize>, buf: Buf) {
-        self.down.reader = Some(reader);
-        self.down_reading = false;
+        let (result, buf) = reader.try_read(rx);
+        let later = result.as_ref().is_err_and(is_later);
         let opened = match &mut self.down.tls {
             None => {
                 self.down.rx = buf;
@@ -581,10 +556,8 @@ impl<'a, R: Rt> Shell<'a, R> {
                 tls.open(&mut self.down.rx)
             }
         };
-        if self.finish.is_some() {
-            return;
-        }
         match (result, opened) {
+            (Err(_), Ok(false)) if later => self.watch(),
             (Ok(count), Ok(false)) if count > 0 => self.watch(),
             // Its sending is over, its reading is not: nothing more is watched for.
             (Ok(_), _) if self.snapshot.server.half_close == HalfClose::Serve => {}

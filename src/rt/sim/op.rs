@@ -114,17 +114,46 @@ impl State {
         }
     }
 
+    /// A read that does not wait; by seed it finds nothing although something is there. `None`: somebody
+    /// else waits, which is against law 6.
+    pub(super) fn try_read(&mut self, at: EndId, buf: &mut Buf) -> Option<io::Result<usize>> {
+        if self.is_taken(Work::Read(at)) {
+            return None;
+        }
+        let later = || Some(Err(io::Error::from(io::ErrorKind::WouldBlock)));
+        let short = self.conns.get(&at.conn).map_or(0, |conn| conn.faults.short_read);
+        let Some(end) = self.end(at).filter(|end| end.is_readable()) else { return later() };
+        if end.received.is_empty() {
+            let error = if self.fin_seen(at) { None } else { self.take_error(at) };
+            return Some(error.map_or(Ok(0), |error| Err(io::Error::from_raw_os_error(error))));
+        }
+        if self.rng.one_in(short) && self.rng.one_in(2) {
+            return later();
+        }
+        let count = self.receive(at, buf);
+        self.note("read", at.code(), count as u64);
+        self.run_writes(at.peer());
+        Some(Ok(count))
+    }
+
     /// Moves received bytes into an operation's buffer.
     fn fill(&mut self, at: EndId, id: u64) -> usize {
+        let Some(mut buf) = self.ops.get_mut(&id).map(|op| op.buf.take()) else { return 0 };
+        let count = self.receive(at, &mut buf);
+        self.ops.get_mut(&id).into_iter().for_each(|op| op.buf = buf.take());
+        count
+    }
+
+    /// Moves received bytes into a buffer, fewer than there are by seed.
+    fn receive(&mut self, at: EndId, buf: &mut Buf) -> usize {
         let Some(conn) = self.conns.get_mut(&at.conn) else { return 0 };
-        let Some(op) = self.ops.get_mut(&id) else { return 0 };
         let received = &mut conn.ends[at.side].received;
-        let mut count = received.len().min(op.buf.spare());
+        let mut count = received.len().min(buf.spare());
         if self.rng.one_in(conn.faults.short_read) {
             count = shorter(&mut self.rng, count);
         }
         let bytes: Vec<u8> = received.drain(..count).collect();
-        op.buf.extend(&bytes);
+        buf.extend(&bytes);
         self.mix_bytes(&bytes);
         count
     }
@@ -142,6 +171,25 @@ impl State {
             self.end(at).and_then(|end| end.writes.pop_front());
             self.finish(id, outcome);
         }
+    }
+
+    /// A write that does not wait; by seed it finds no room although there is some.
+    pub(super) fn try_write(&mut self, at: EndId, bytes: &[u8]) -> io::Result<usize> {
+        if let Some(error) = self.write_error(at) {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        let short = self.conns.get(&at.conn).map_or(0, |conn| conn.faults.short_write);
+        let mut count = bytes.len().min(self.room(at));
+        let waits = self.end(at).is_some_and(|end| !end.writes.is_empty());
+        if waits || count == 0 || self.rng.one_in(short) && self.rng.one_in(2) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        if self.rng.one_in(short) {
+            count = shorter(&mut self.rng, count);
+        }
+        self.send(at, &bytes[..count]);
+        self.note("wrote", at.code(), count as u64);
+        Ok(count)
     }
 
     /// Sends what there is room for; none if a write must wait.
