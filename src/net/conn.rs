@@ -185,8 +185,8 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
     let key = intake.key;
     // What is answered from the config alone is never too much.
     let works = intake.ledger.surface != Surface::Models;
-    let judged =
-        works.then(|| load::judge(&core.shared, &snapshot, &core.lateness, key, has_body(&head)));
+    let late = (&core.lateness, core.rt.now());
+    let judged = works.then(|| load::judge(&core.shared, &snapshot, late, key, has_body(&head)));
     if let Some(why) = judged.flatten() {
         let keep = discard_body(core, down, &head).await;
         return shed::tell(core, down, why, keep, client, intake.ledger).await;

@@ -20,7 +20,7 @@ use crate::net::pool::Pool;
 use crate::net::tls::{self, Profile};
 use crate::net::watch::Watch;
 use crate::route::{Endpoint, ProviderRow, Table};
-use crate::rt::Rt;
+use crate::rt::{LAG_AFTER, Rt};
 
 /// One load of the config, compiled. Immutable; an exchange keeps the one it began with.
 pub struct Snapshot {
@@ -368,6 +368,7 @@ pub async fn serve<R: Rt>(
 /// Measures how late the event loop is, until the core stops.
 async fn tell_lateness<R: Rt>(core: &Core<R>) {
     while core.beacon.level() < Level::Stopping {
+        core.lateness.expect(core.rt.now() + LAG_AFTER);
         let late = core.rt.lag().await;
         core.lateness.tell(late, core.shared.snapshot().server.lag_max);
         core.shared.watch.late(core.id, core.lateness.now());

@@ -219,13 +219,32 @@ pub struct Lateness {
     share: Cell<u32>,
     /// What of it was not yet shed.
     owed: Cell<u32>,
+    /// Since when the tick that is under way is due, and from when on it is late once more.
+    due: Cell<Option<(Tick, Tick)>>,
 }
 
 impl Lateness {
+    /// A tick is due.
+    pub(super) fn expect(&self, due: Tick) {
+        self.due.set(Some((due, due)));
+    }
+
+    /// Counts a tick that does not come as a late one, and again for each time that it may be late: when
+    /// everybody asks at once it comes only after all of them.
+    fn miss(&self, now: Tick, most: Option<Ms>) {
+        let (Some(most), Some((due, mut late))) = (most, self.due.get()) else { return };
+        while now > late + most && most > Ms(0) {
+            late = late + most;
+            self.tell(now - due, Some(most));
+            self.due.set(Some((due, late)));
+        }
+    }
+
     /// A tick came so late; `most` is `lag_max`.
     pub(super) fn tell(&self, late: Ms, most: Option<Ms>) {
         let [_, second, third] = self.last.get();
         self.last.set([second, third, late]);
+        self.due.set(None);
         let (now, share) = (self.now(), self.share.get());
         self.share.set(match most {
             None => 0,
@@ -266,7 +285,7 @@ const SHARE_MAX: u32 = 950;
 pub(super) fn judge(
     shared: &Shared,
     snapshot: &Snapshot,
-    lateness: &Lateness,
+    (lateness, now): (&Lateness, Tick),
     key: Option<KeyId>,
     has_body: bool,
 ) -> Option<Shed> {
@@ -274,6 +293,7 @@ pub(super) fn judge(
     let full = |count: &AtomicU32, most: Option<u32>| {
         most.is_some_and(|most| count.load(Ordering::Relaxed) >= most)
     };
+    lateness.miss(now, server.lag_max);
     if lateness.sheds() {
         return Some(Shed::Lag);
     }
@@ -446,6 +466,31 @@ mod tests {
             late.tell(Ms(ms), Some(Ms(500)));
             assert!(!late.sheds(), "{ms}");
         }
+    }
+
+    #[test]
+    fn a_tick_that_does_not_come_is_late_without_end() {
+        let late = Lateness::default();
+        let ms = |ms: u64| Tick(ms * 1000);
+        let shed_at = |now| {
+            late.miss(ms(now), Some(Ms(500)));
+            late.share.get()
+        };
+        assert_eq!(shed_at(9_000), 0, "none is due");
+        late.expect(ms(10_000));
+        for now in [10_000, 10_500, 11_400] {
+            assert_eq!(shed_at(now), 0, "{now}: one or two are no overload");
+        }
+        let share = shed_at(11_501);
+        assert!(share > 0, "three are");
+        assert_eq!(shed_at(11_999), share, "none of them counts twice");
+        assert!(shed_at(20_000) > share);
+        late.tell(Ms(10_000), Some(Ms(500)));
+        let share = late.share.get();
+        assert_eq!(shed_at(30_000), share, "it came");
+        late.expect(ms(40_000));
+        late.miss(ms(90_000), None);
+        assert_eq!(late.share.get(), share, "off");
     }
 
     #[test]

@@ -150,7 +150,7 @@ pub fn stopped() -> io::Error {
 const ECANCELED: i32 = 125;
 
 /// What `lag` waits for is due so long after it began.
-const LAG_AFTER: Ms = Ms(1);
+pub const LAG_AFTER: Ms = Ms(1);
 
 /// Whether a call that does not wait would have had to.
 pub fn is_later(error: &io::Error) -> bool {
