@@ -118,9 +118,16 @@ class Process:
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def waited(self):
-        """Seconds that its threads were ready to run and had no core."""
-        tasks = pathlib.Path(f"/proc/{self.process.pid}/task").iterdir()
-        return sum(int((task / "schedstat").read_text().split()[1]) for task in tasks) / 1e9
+        """Seconds that its event loops were ready to run and had no core."""
+        total = 0
+        for task in pathlib.Path(f"/proc/{self.process.pid}/task").iterdir():
+            try:
+                if (task / "comm").read_text().startswith("core-"):
+                    total += int((task / "schedstat").read_text().split()[1])
+            except FileNotFoundError:
+                # A thread of another kind that has ended meanwhile.
+                pass
+        return total / 1e9
 
     def resident(self):
         """KiB of memory that are resident."""
