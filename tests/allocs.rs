@@ -1,4 +1,5 @@
-//! What the paths allocate, counted: nothing for an event once a stream runs, however it is written.
+//! What the paths allocate, counted: nothing for an event once a stream runs, however it is written, and
+//! little for a small request.
 
 #![allow(
     clippy::unwrap_used,
@@ -13,6 +14,9 @@ use allocation_counter::measure;
 
 #[path = "play/mod.rs"]
 mod play;
+#[cfg(feature = "uring")]
+#[path = "allocs/shell.rs"]
+mod shell;
 
 use play::{Play, streams};
 

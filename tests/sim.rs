@@ -38,10 +38,16 @@ use firstbyte::wire::http1::{body::Body, head};
 
 #[path = "sim/dense.rs"]
 mod dense;
+#[path = "sim/drain.rs"]
+mod drain;
 #[path = "sim/patience.rs"]
 mod patience;
+#[path = "sim/reload.rs"]
+mod reload;
 #[path = "sim/storm.rs"]
 mod storm;
+
+use self::reload::{Asked, History, Visit, Visits};
 
 #[test]
 fn sweep() {
@@ -72,6 +78,9 @@ fn sweep() {
         assert!(seen.shed[why as usize] > 0, "{}: {seen:?}", why.name());
     }
     assert!(seen.too_slow > 0, "{seen:?}");
+    // Configs changed under exchanges, some of which went on to targets of the old one.
+    assert!(seen.straddled > 0 && seen.old_ways > 0 && seen.refused > 0, "{seen:?}");
+    assert!(seen.unsteady > 0, "{seen:?}");
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -91,11 +100,26 @@ struct Seen {
     /// By reason.
     shed: [u64; Shed::ALL.len()],
     too_slow: i64,
+    /// Configs published while a world ran.
+    reloads: u64,
+    /// Exchanges during which a config was published.
+    straddled: u64,
+    /// Attempts of an exchange that began after a newer config was published.
+    old_ways: u64,
+    /// Callers that the config of their time did not know.
+    refused: u64,
+    /// Worlds whose clock jumped or stood.
+    unsteady: u64,
 }
 
 impl Seen {
     fn add(&mut self, run: &Run) {
         self.too_slow += run.too_slow;
+        self.reloads += run.mixed.reloads;
+        self.straddled += run.mixed.straddled;
+        self.old_ways += run.mixed.old_ways;
+        self.refused += run.mixed.refused;
+        self.unsteady += u64::from(run.unsteady);
         for why in &run.shed {
             self.shed[*why as usize] += 1;
         }
@@ -117,6 +141,8 @@ struct Run {
     ledgers: Vec<Ledger>,
     shed: Vec<Shed>,
     too_slow: i64,
+    mixed: reload::Mixed,
+    unsteady: bool,
 }
 
 /// Collects what the shell tells.
@@ -336,14 +362,14 @@ async fn send(writer: &mut SimWriter, bytes: &[u8]) -> bool {
 async fn provide(rt: SimRt, mut reader: SimReader, mut writer: SimWriter, place: Rc<Place>) {
     let mut rx = Buf::new();
     while let Some((head, body)) = receive(&mut reader, &mut rx).await {
-        assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1\r\n"), "{head}");
         let body = String::from_utf8(body).unwrap();
-        assert!(body.contains("\"model\":\"up\"") && !body.contains("models"), "{body}");
+        assert!(!body.contains("models"), "{body}");
         let (tag, response) = {
             let mut rng = place.rng.borrow_mut();
             let mut served = place.served.borrow_mut();
             *served += 1;
             let tag = format!("p{}r{served}", place.index);
+            place.seen.borrow_mut().push(Visit::of(place.index, &tag, &head, &body));
             let act = draw(&mut rng);
             (tag.clone(), respond(act, &tag, body.contains("\"stream\":true"), &mut rng))
         };
@@ -376,6 +402,7 @@ struct Place {
     index: usize,
     rng: RefCell<Rng>,
     served: RefCell<u32>,
+    seen: Visits,
 }
 
 /// How a client behaves.
@@ -383,48 +410,67 @@ struct Manner {
     stream: bool,
     /// Leaves after this long.
     leaves: Option<Ms>,
+    /// By a reset.
+    aborts: bool,
+    /// Ends its direction once it has asked.
+    half_closes: bool,
     /// Pauses between reads.
     slow: Option<Ms>,
 }
 
 /// One client: a few requests on one connection.
-async fn ask(rt: SimRt, gateway: SocketAddr, seed: u64, results: Rc<RefCell<Vec<Answer>>>) {
+async fn ask(
+    rt: SimRt,
+    gateway: SocketAddr,
+    seed: u64,
+    history: Rc<History>,
+    results: Rc<RefCell<Vec<Answer>>>,
+) {
     let mut rng = Rng::new(seed);
     rt.sleep_until(rt.now() + Ms(rng.below(50))).await;
-    let Ok((mut reader, mut writer)) = rt.dial(gateway).await else { return };
-    let (mut rx, mut stop) = (Buf::new(), SimStop::new());
-    for _ in 0..1 + rng.below(3) {
+    let Ok((mut reader, writer)) = rt.dial(gateway).await else { return };
+    let (mut writer, mut rx, mut stop) = (Some(writer), Buf::new(), SimStop::new());
+    for turn in 0..1 + rng.below(3) {
+        let Some(out) = &mut writer else { return };
         let manner = Manner {
             stream: !rng.one_in(3),
             leaves: rng.one_in(6).then(|| Ms(rng.below(4000))),
+            aborts: rng.one_in(2),
+            half_closes: rng.one_in(24),
             slow: rng.one_in(6).then(|| Ms(rng.below(300))),
         };
         let commit = ["", "x-firstbyte-commit: complete\r\n", "x-firstbyte-commit: headers\r\n"]
             [rng.below(3) as usize];
-        let model = ["m", "r", "firstbyte/auto"][rng.below(3) as usize];
+        let asked = history.asked(format!("c{seed:x}-{turn}"), &mut rng);
+        let Asked { id, model, .. } = &asked;
+        let auth = asked.auth();
         let body = format!(
             "{{\"models\":[],\"model\":\"{model}\",\"messages\":[],\"stream\":{}}}",
             manner.stream
         );
         let request = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{commit}content-length: {}\r\n\r\n{body}",
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\n{commit}{auth}x-request-id: {id}\r\n\
+             x-client-request-id: {id}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         );
         // In two parts, some so late that the gateway has given up.
         let at = rng.below(request.len() as u32) as usize;
         let pause = if rng.one_in(20) { Ms(rng.below(40_000)) } else { Ms(0) };
-        if !send(&mut writer, &request.as_bytes()[..at]).await {
+        if !send(out, &request.as_bytes()[..at]).await {
             return;
         }
         if pause > Ms(0) {
             rt.sleep_until(rt.now() + pause).await;
         }
-        if !send(&mut writer, &request.as_bytes()[at..]).await {
+        if !send(out, &request.as_bytes()[at..]).await {
             return;
+        }
+        if manner.half_closes {
+            writer = None;
         }
         let deadline = manner.leaves.map_or(Tick::NEVER, |ms| rt.now() + ms);
         let mut raw = Vec::new();
-        let mut answer = Answer { stream: manner.stream, ..Answer::default() };
+        let mut answer = Answer { stream: manner.stream, asked, ..Answer::default() };
         loop {
             answer.take(&raw);
             if answer.complete {
@@ -451,8 +497,14 @@ async fn ask(rt: SimRt, gateway: SocketAddr, seed: u64, results: Rc<RefCell<Vec<
             }
         }
         answer.take(&raw);
-        let go_on = answer.complete;
+        let (go_on, left) = (answer.complete, answer.left);
         results.borrow_mut().push(answer);
+        if left
+            && manner.aborts
+            && let Some(writer) = writer
+        {
+            return SimRt::abort(reader, writer);
+        }
         if !go_on {
             return;
         }
@@ -462,6 +514,7 @@ async fn ask(rt: SimRt, gateway: SocketAddr, seed: u64, results: Rc<RefCell<Vec<
 /// What a client saw of one answer.
 #[derive(Default, Debug)]
 struct Answer {
+    asked: Asked,
     stream: bool,
     status: u16,
     head: String,
@@ -508,7 +561,9 @@ impl Answer {
 
     /// The client's bytes are those of one attempt, in order, each once, with an honest end.
     fn judge(&self, seed: u64) {
-        self.judge_of("m", seed);
+        // Models are named by their own names, whatever route led to them.
+        let other = self.body.windows(11).any(|w| w == b"\"model\":\"n\"");
+        self.judge_of(if other { "n" } else { "m" }, seed);
     }
 
     /// The same where the client asked for another model.
@@ -582,62 +637,33 @@ first_content_deadline = \"6s\"
 total_timeout = \"20s\"
 ";
 
-fn snapshot(rng: &mut Rng, providers: &[SocketAddr]) -> Snapshot {
-    let mut text = String::from(CONFIG);
-    for line in [
-        "connections_max = 2\n",
-        "connections_per_client = 1\n",
-        "in_flight_max = 1\n",
-        "rate_min = \"64KiB\"\nrate_grace = \"1s\"\n",
-        "half_close = \"serve\"\n",
-    ] {
-        if rng.one_in(16) {
-            text += line;
-        }
-    }
-    text += DEFAULTS;
-    let hedge = ["hedge_after = \"300ms\"\n", "hedge_after = \"p90\"\n"][rng.below(2) as usize];
-    for line in [hedge, "open_after = \"700ms\"\n", "throughput_floor = 1\n"] {
-        if rng.one_in(4) {
-            text += line;
-        }
-    }
-    for (i, addr) in providers.iter().enumerate() {
-        text += &format!("[providers.p{i}]\nkind = \"openai\"\nbase_url = \"http://{addr}/v1\"\n");
-    }
-    let targets: Vec<_> = (0..providers.len()).map(|i| format!("\"p{i}/up\"")).collect();
-    text += &format!("[models.m]\ntargets = [{}]\n", targets.join(","));
-    let policy = ["order", "weighted", "cheapest", "fastest", "balanced"][rng.below(5) as usize];
-    text += &format!("[routes.r]\npolicy = \"{policy}\"\nmodels = [\"m\"]\n");
-    let config = config::load(&text, &|_| Err("none".into())).unwrap();
-    let table = route::compile(&config, None).unwrap();
-    Snapshot::new(1, config.server, config.auth, table).unwrap()
-}
-
 fn run_seed(seed: u64) -> Run {
     let mut rng = Rng::new(seed);
     let faults = Faults::swarm(&mut rng);
     let world = World::new(seed, faults);
     world.cap_steps(2_000_000);
     let gateway: SocketAddr = "10.0.0.1:80".parse().unwrap();
-    let count = 1 + rng.below(3) as usize;
+    let count = 1 + rng.below(4) as usize;
     let places: Vec<SocketAddr> =
         (0..count).map(|i| format!("10.0.1.{}:80", i + 1).parse().unwrap()).collect();
+    let seen = Visits::default();
     for (index, addr) in places.iter().enumerate() {
         match rng.below(10) {
             0 => world.refuse(*addr),
             1 => world.blackhole(*addr),
-            _ => provider(&world, *addr, index, rng.next()),
+            _ => provider(&world, *addr, index, rng.next(), seen.clone()),
         }
     }
     let notes = Arc::new(Notes::default());
-    let snapshot = snapshot(&mut rng, &places);
-    let shared = Arc::new(Shared::new(snapshot, Names::default(), notes.clone()));
+    let history = Rc::new(History::begin(&mut rng, places));
+    let shared = Arc::new(Shared::new(history.first(), Names::default(), notes.clone()));
+    history.adopt(&shared);
     let listener = world.listen(gateway);
     let results = Rc::new(RefCell::new(Vec::new()));
     let clients = 1 + rng.below(4);
     for _ in 0..clients {
-        world.rt().spawn(ask(world.rt(), gateway, rng.next(), results.clone()));
+        let client = ask(world.rt(), gateway, rng.next(), history.clone(), results.clone());
+        world.rt().spawn(client);
     }
     let (rt, control) = (world.rt(), shared.clone());
     let end_at = Ms(60_000);
@@ -645,6 +671,7 @@ fn run_seed(seed: u64) -> Run {
         rt.sleep_until(rt.now() + end_at).await;
         control.raise(Level::Draining);
     });
+    world.rt().spawn(reload::now_and_then(world.rt(), shared.clone(), history.clone(), rng.next()));
     // Now and then memory is short for a while.
     let (rt, load) = (world.rt(), shared.clone());
     let short = rng.one_in(8).then(|| (Ms(rng.below(2_000)), Ms(rng.below(5_000))));
@@ -656,7 +683,7 @@ fn run_seed(seed: u64) -> Run {
         load.load.tell_resident(1, 2);
     });
     let rt = world.rt();
-    let end = world.block_on(core::serve(rt, vec![listener], shared, CoreId(0), seed));
+    let end = world.block_on(core::serve(rt, vec![listener], shared.clone(), CoreId(0), seed));
     world.settle();
     let why = |what: &str| world.report(&format!("seed {seed}: {what}"));
     assert_eq!(end, core::End::Drained, "{}", why("the core did not drain"));
@@ -668,20 +695,24 @@ fn run_seed(seed: u64) -> Run {
     }
     let ledgers = std::mem::take(&mut *notes.ledgers.lock().unwrap());
     for ledger in &ledgers {
-        audit(ledger, count, seed);
+        audit(ledger, history.targets_most(), world.unsteady_us(), seed);
     }
+    drop(shared);
+    let mixed = history.judge(&ledgers, &seen.borrow(), &results.borrow(), seed);
     let shed = std::mem::take(&mut *notes.shed.lock().unwrap());
     Run {
         trace: world.trace_hash(),
         ledgers,
         shed,
         too_slow: notes.too_slow.load(Ordering::Relaxed),
+        mixed,
+        unsteady: world.unsteady_us() > 0,
     }
 }
 
-fn provider(world: &World, addr: SocketAddr, index: usize, seed: u64) {
-    let place =
-        Rc::new(Place { index, rng: RefCell::new(Rng::new(seed)), served: RefCell::new(0) });
+fn provider(world: &World, addr: SocketAddr, index: usize, seed: u64, seen: Visits) {
+    let (rng, served) = (RefCell::new(Rng::new(seed)), RefCell::new(0));
+    let place = Rc::new(Place { index, rng, served, seen });
     let (listener, rt) = (world.listen(addr), world.rt());
     world.rt().spawn(async move {
         let stop = SimStop::new();
@@ -692,7 +723,7 @@ fn provider(world: &World, addr: SocketAddr, index: usize, seed: u64) {
 }
 
 /// What each ledger must say of itself.
-fn audit(ledger: &Ledger, providers: usize, seed: u64) {
+fn audit(ledger: &Ledger, providers: usize, unsteady_us: u64, seed: u64) {
     let case = format!("seed {seed}: {ledger:?}");
     assert!(ledger.attempts.len() <= providers, "{case}");
     let mut targets = BTreeMap::new();
@@ -700,8 +731,9 @@ fn audit(ledger: &Ledger, providers: usize, seed: u64) {
         *targets.entry(attempt.target).or_insert(0) += 1;
     }
     assert!(targets.values().all(|count| *count == 1), "an attempt twice: {case}");
+    // A body that is awaited twice, once for its client and once for the network, and an exchange.
     let lasted = ledger.ended.ms_since(ledger.began);
-    assert!(lasted <= 20_000 + 30_000 + 2_000, "{case}");
+    assert!(u64::from(lasted) <= 20_000 + 2 * 30_000 + 2_000 + unsteady_us / 1000, "{case}");
     match ledger.ending {
         Ending::Good => {
             let answered = ledger.answered().expect("a winner");
@@ -713,7 +745,7 @@ fn audit(ledger: &Ledger, providers: usize, seed: u64) {
             let answered = ledger.answered().expect("a winner");
             assert_eq!(answered.failure.map(|f| f.fault), Some(fault), "{case}");
         }
-        Ending::Gone | Ending::Local => {}
+        Ending::Gone | Ending::Slow | Ending::Local => {}
     }
     for (i, attempt) in ledger.attempts.iter().enumerate() {
         let won = ledger.winner == Some(i as u8);

@@ -487,6 +487,49 @@ fn references(prose: &[(String, String)]) -> Vec<String> {
     wrong
 }
 
+/// Each row of what the threat model defends names a test, a fuzz target or a script, each test that it
+/// names is one, and what is not defended is said once.
+fn defences(path: &str, text: &str) -> Vec<String> {
+    let section = |title: &str| {
+        let rest = text.split_once(title).map_or("", |(_, rest)| rest);
+        rest.split("\n## ").next().unwrap_or_default()
+    };
+    let mut wrong = Vec::new();
+    let rows = section("## What is defended").lines().filter(|line| line.starts_with("| "));
+    for row in rows.skip(2) {
+        let threat = row.split('|').nth(1).unwrap_or_default().trim();
+        let shown = row.trim_end_matches(['|', ' ']).rsplit('|').next().unwrap_or_default();
+        let quoted: Vec<&str> = shown.split('`').skip(1).step_by(2).collect();
+        let tests: Vec<_> = quoted.iter().filter_map(|quoted| quoted.split_once("::")).collect();
+        let others = quoted.iter().any(|quoted| quoted.starts_with("scripts/"));
+        if tests.is_empty() && !others && !shown.contains("fuzz target") {
+            wrong.push(format!("{path}: nothing shows: {threat}"));
+        }
+        let no_test =
+            tests.iter().filter(|(file, name)| !exists(file) || !is_test(&read(file), name));
+        wrong.extend(no_test.map(|(file, name)| format!("{path}: {file}::{name} is no test")));
+    }
+    let mut said = BTreeSet::new();
+    let points = section("## What is not defended yet").split("\n- ").skip(1);
+    for point in points {
+        let claim = point.split(['.', ',', ';', ':']).next().unwrap_or_default();
+        if !said.insert(claim) {
+            wrong.push(format!("{path}: said twice: {claim}"));
+        }
+    }
+    wrong
+}
+
+/// Whether a function of this name is a test.
+fn is_test(text: &str, name: &str) -> bool {
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let head = format!("fn {name}(");
+    lines.iter().enumerate().filter(|(_, line)| line.starts_with(&head)).any(|(at, _)| {
+        let above = lines[..at].iter().rev().take_while(|line| line.starts_with("#["));
+        above.into_iter().any(|line| *line == "#[test]")
+    })
+}
+
 /// Every dependency is named somewhere.
 fn dependencies_used(sources: &[Source], dependencies: &[String]) -> Vec<String> {
     let named: BTreeSet<String> = sources
@@ -614,6 +657,8 @@ fn decisions_are_numbered_and_listed() {
 #[test]
 fn documentation_names_what_exists() {
     assert_tidy(references(&prose()));
+    let threats = "docs/threat-model.md";
+    assert_tidy(defences(threats, &read(threats)));
 }
 
 #[test]
@@ -781,6 +826,17 @@ fn the_rules_on_pages_wake() {
         references(&page("a.md", "see\n`src/no/such.rs`"))[0],
         "a.md:2: there is no src/no/such.rs"
     );
+    let table = |shown: &str, points: &str| {
+        let head = "## What is defended\n\n| a | b | c |\n| --- | --- | --- |\n";
+        format!("{head}| x | y | {shown} |\n\n## What is not defended yet\n\n{points}")
+    };
+    let row = |shown: &str| defences("a.md", &table(shown, "- One. More.\n- Two.\n"));
+    assert_tidy(row(&format!("`{here}::the_rules_on_pages_wake`")));
+    assert_tidy(row("`scripts/fuzz`"));
+    assert_eq!(row(&format!("`{here}::table`")), ["a.md: tests/tidy.rs::table is no test"]);
+    assert_eq!(row("a lot of thought"), ["a.md: nothing shows: x"]);
+    let twice = table("`scripts/fuzz`", "- One. More.\n- One, again.\n");
+    assert_eq!(defences("a.md", &twice), ["a.md: said twice: One"]);
     let name = ["no", "where"].concat();
     assert_eq!(references(&page("a.md", &format!("`{here}::{name}`"))).len(), 1);
 }

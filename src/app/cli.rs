@@ -230,7 +230,7 @@ fn explain(
             (ask, body)
         }
         None => {
-            let model = model.unwrap_or_default();
+            let model = model.unwrap_or_default().into();
             (Ask { model, stream: true, ..Ask::default() }, Vec::new())
         }
     };

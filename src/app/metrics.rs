@@ -2,15 +2,19 @@
 //!
 //! Cores count into rows of their own (`rows`); a scrape adds the rows up (`render`) and writes text
 //! (`text`). The path of a request takes no lock and allocates nothing; its ledger then goes on to the
-//! log. Series are bounded by the config: target and provider names come from the table that the
-//! metrics were made with, and what a reload added since counts as `other`.
+//! log. Series are bounded by the config: target and provider names come from the tables that were in
+//! force (`series`), and what is in none counts as `other`.
 
 mod render;
 mod rows;
+mod series;
 mod text;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use crate::app::ledger_log::Log;
 use crate::app::say;
@@ -20,18 +24,31 @@ use crate::base::tick::{Ms, UnixMs};
 use crate::config::LedgerTo;
 use crate::exchange::ledger::Ledger;
 use crate::net::load::Shed;
-use crate::net::watch::Watch;
+use crate::net::watch::{NoSession, Watch};
 use crate::route::Table;
 use crate::rt::uring;
 
-use rows::{Layout, Row};
+use rows::{Count, Row};
+use series::Series;
 
 /// The counters of this process, and the way to its ledger log.
 pub struct Metrics {
-    layout: Layout,
+    series: ArcSwap<Series>,
     rows: Vec<Row>,
     log: Option<Log>,
     started: UnixMs,
+    reloads: Reloads,
+}
+
+/// What came of the reloads.
+#[derive(Default)]
+struct Reloads {
+    taken: Count,
+    refused: Count,
+    /// The last one was refused.
+    failing: AtomicBool,
+    /// When the last one was taken in, or the process started.
+    taken_at_ms: Count,
 }
 
 /// What a scrape shows besides the counters.
@@ -45,9 +62,12 @@ pub struct Extra<'a> {
 impl Metrics {
     /// Counters for so many cores and the targets of `table`; ledgers are counted and then forgotten.
     pub fn new(cores: usize, table: &Table) -> Metrics {
-        let layout = Layout::new(table);
-        let rows = (0..cores.max(1)).map(|_| Row::new(&layout)).collect();
-        Metrics { layout, rows, log: None, started: uring::wall() }
+        let (cores, started) = (cores.max(1), uring::wall());
+        let rows = (0..cores).map(|_| Row::new()).collect();
+        let series = ArcSwap::from_pointee(Series::new(cores, table));
+        let reloads = Reloads::default();
+        reloads.taken_at_ms.set(started.0);
+        Metrics { series, rows, log: None, started, reloads }
     }
 
     /// Counters for the cores of this machine, with the ledger log.
@@ -76,8 +96,12 @@ impl Metrics {
         self.log.as_ref().map_or(0, Log::dropped)
     }
 
+    fn slot(&self, core: CoreId) -> usize {
+        core.index() % self.rows.len()
+    }
+
     fn row(&self, core: CoreId) -> &Row {
-        &self.rows[core.index() % self.rows.len()]
+        &self.rows[self.slot(core)]
     }
 }
 
@@ -95,7 +119,7 @@ impl Watch for Metrics {
     }
 
     fn ended(&self, core: CoreId, ledger: Ledger) {
-        self.row(core).record(&ledger, &self.layout);
+        self.row(core).record(&ledger, &self.series.load(), self.slot(core));
         if let Some(log) = &self.log {
             log.put(ledger);
         }
@@ -113,6 +137,24 @@ impl Watch for Metrics {
 
     fn too_slow(&self, core: CoreId) {
         self.row(core).too_slow.add(1);
+    }
+
+    fn no_session(&self, core: CoreId, why: NoSession) {
+        self.row(core).no_session[why as usize].add(1);
+    }
+
+    fn publishing(&self, table: &Table) {
+        self.series.rcu(|series| series.with(table));
+    }
+
+    fn reloaded(&self, taken: bool) {
+        self.reloads.failing.store(!taken, Ordering::Relaxed);
+        if taken {
+            self.reloads.taken.add(1);
+            self.reloads.taken_at_ms.set(uring::wall().0);
+        } else {
+            self.reloads.refused.add(1);
+        }
     }
 
     fn late(&self, core: CoreId, late: Ms) {

@@ -100,6 +100,7 @@ impl Reloader {
     pub fn run(&self) -> Result<Done, Vec<Problem>> {
         let _turn = self.turn.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         let done = self.reload();
+        self.shared.watch.reloaded(done.is_ok());
         match &done {
             Ok(done) => {
                 say::log(&format!("reloaded {}: generation {}", self.origin, done.generation));

@@ -145,6 +145,7 @@ fn summary(ledger: &Ledger, out: &mut String) {
         Ending::Error => String::from("an error"),
         Ending::Cut(fault) => format!("cut: {}", fault.text()),
         Ending::Gone => String::from("the client went away"),
+        Ending::Slow => String::from("the client read too slowly"),
     };
     let total = ledger.ended.ms_since(ledger.began);
     let _ = write!(out, "status {}, {ending}, after {total} ms", ledger.status);

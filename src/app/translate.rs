@@ -96,7 +96,7 @@ pub fn translate<'p>(order: &Order, pieces: impl IntoIterator<Item = &'p [u8]>) 
     let client = Client {
         minor: 0,
         keep_alive: false,
-        patience: crate::base::tick::Ms::MAX,
+        patience: crate::base::tick::Ms::MAX.into(),
         to_head: false,
     };
     let mut exchange = Exchange::new(job, client, ledger(order), &cx);
@@ -167,10 +167,10 @@ fn prepare(order: &Order) -> Option<(Table, Job)> {
     let table = route::compile(&config, None).ok()?;
     let ask = Ask {
         surface: order.surface,
-        model: String::from("model"),
+        model: "model".into(),
         stream: order.stream,
         include_usage: true,
-        envelope: Envelope { method: "POST", path: String::from("/x"), ..Envelope::default() },
+        envelope: Envelope { method: "POST", path: "/x".into(), ..Envelope::default() },
         ..Ask::default()
     };
     let wish = Wish { stream: order.stream, ..net::wish_of(&ask, None) };

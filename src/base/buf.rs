@@ -9,6 +9,7 @@
 //! Invariant: `start <= data.len()`. Consuming everything rewinds to 0, so a buffer that is kept
 //! drained never grows.
 
+use std::fmt;
 use std::io;
 
 /// A growable byte buffer with a window of unread bytes.
@@ -171,6 +172,13 @@ impl io::Write for Buf {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl fmt::Write for Buf {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.extend(text.as_bytes());
         Ok(())
     }
 }

@@ -81,6 +81,9 @@ pub const HEAD_MS: u32 = 10_000;
 pub const BODY_MS: u32 = 30_000;
 /// Bytes a second that a client must send of a head or body: a bad mobile line does tens of times that.
 pub const RATE_BYTES_MIN: u32 = 512;
+/// Bytes a second that a client must take of an answer while some wait for it: a stream of 50 tokens a second
+/// is some 10 KB/s, and a client's system may show its reading in steps of 64 KiB.
+pub const READ_RATE_BYTES_MIN: u32 = 4 * 1024;
 /// How long a head or body may come slower than that, in ms: packets are lost and sent again.
 pub const RATE_GRACE_MS: u32 = 20_000;
 /// How late the event loop may run before new requests are shed, in ms: one that is half a second behind
@@ -92,10 +95,16 @@ pub const REFUSALS_MAX: u32 = 64;
 pub const SHED_BODY_BYTES_MAX: usize = 64 * KIB;
 /// After a refusal for overload, in ms: what `retry-after` says.
 pub const SHED_RETRY_MS: u32 = 1_000;
+/// How long a client may go on sending against an answer that ended its connection, in ms: a body of 32 MiB
+/// takes as long at 20 Mbit/s.
+pub const LINGER_MS: u32 = 15_000;
+/// Bytes that are read away meanwhile: twice the largest body that is taken by default.
+pub const LINGER_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
 /// How long an idle client connection is kept, in ms.
 pub const KEEP_ALIVE_MS: u32 = 75_000;
-/// How long a quiet client connection may still begin a request while the process drains, in ms.
-pub const DRAIN_QUIET_MS: u32 = 2_000;
+/// How long a client connection must have been quiet to be closed at once when the process drains, in ms:
+/// longer than busy clients pause between two requests.
+pub const DRAIN_QUIET_MS: u32 = 1_000;
 /// How long no connection must have come before a listener that drains closes, in ms: the rest of a
 /// handshake that is under way.
 pub const DRAIN_ACCEPT_MS: u32 = 200;

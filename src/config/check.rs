@@ -165,6 +165,8 @@ fn numbers(reader: &mut Reader<'_>, section: &mut Section<'_>, server: &mut Serv
     set(&mut server.lag_max, lag);
     let rate = section.take("rate_min").and_then(|node| reader.size(&node, 0, MIB));
     set(&mut server.rate_min, rate);
+    let rate = section.take("read_rate_min").and_then(|node| reader.size(&node, 0, MIB));
+    set(&mut server.read_rate_min, rate);
     let half = section.take("half_close");
     let half = half.and_then(|node| reader.choice(&node, HalfClose::NAMES));
     set(&mut server.half_close, half);
@@ -536,6 +538,7 @@ impl Default for Server {
             head_timeout: Ms(limits::HEAD_MS),
             body_timeout: Ms(limits::BODY_MS),
             rate_min: limits::RATE_BYTES_MIN,
+            read_rate_min: limits::READ_RATE_BYTES_MIN,
             rate_grace: Ms(limits::RATE_GRACE_MS),
             keep_alive: Ms(limits::KEEP_ALIVE_MS),
             write_timeout: Ms(limits::WRITE_MS),

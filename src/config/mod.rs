@@ -103,7 +103,9 @@ pub struct Server {
     pub body_timeout: Ms,
     /// Bytes a second that a client must send of a head or body, on average; 0: any.
     pub rate_min: u32,
-    /// How long a head or body may come below `rate_min`.
+    /// Bytes a second that a client must take of an answer, on average while some wait for it; 0: any.
+    pub read_rate_min: u32,
+    /// How long a head or body may come below `rate_min`, an answer be read below `read_rate_min`.
     pub rate_grace: Ms,
     /// How long an idle client connection is kept.
     pub keep_alive: Ms,

@@ -47,6 +47,7 @@ pub(super) const SERVER: &[&str] = &[
     "head_timeout",
     "body_timeout",
     "rate_min",
+    "read_rate_min",
     "rate_grace",
     "keep_alive",
     "write_timeout",

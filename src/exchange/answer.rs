@@ -12,6 +12,7 @@ use crate::base::fail::{Failure, Fault, FaultSet};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::exchange::ledger::{CommittedBy, Ending, Ledger, Outcome};
+use crate::exchange::patience::Patience;
 use crate::llm::dialects::{Dialect, ErrorReport, ErrorText};
 use crate::llm::provider::Said;
 use crate::llm::sink::Told;
@@ -39,8 +40,8 @@ pub struct Client {
     pub minor: u8,
     /// The connection may carry another request.
     pub keep_alive: bool,
-    /// How long the client may take to accept bytes.
-    pub patience: Ms,
+    /// How slowly it may read.
+    pub patience: Patience,
     /// It asked with HEAD: the answer is only a head.
     pub to_head: bool,
 }
@@ -83,6 +84,7 @@ pub fn write_head(
     now: Tick,
     out: &mut Buf,
 ) {
+    out.reserve(HEAD_ROOM);
     emit::status_line(out, head.status);
     emit::date(out, ledger.wall.0.saturating_add(u64::from(now.ms_since(ledger.began))) / 1000);
     if head.framing != Framing::Bodiless {
@@ -103,9 +105,10 @@ pub fn write_head(
     }
     let only_opened = head.streamed && answered.is_none();
     if !only_opened && !ledger.attempts.is_empty() {
-        let mut attempts = String::new();
-        ledger.write_attempts(now, &mut attempts);
-        field(out, b"x-firstbyte-attempts", attempts.as_bytes());
+        emit::open_field(out, b"x-firstbyte-attempts");
+        // Names have no octet in them that could end the line.
+        ledger.write_attempts(now, out);
+        out.extend(emit::CRLF);
     }
     if !head.keep || head.framing == Framing::Close {
         field(out, b"connection", b"close");
@@ -113,6 +116,9 @@ pub fn write_head(
         field(out, b"connection", b"keep-alive");
     }
 }
+
+/// What a head takes mostly, and a short body behind it, in bytes.
+const HEAD_ROOM: usize = 1024;
 
 /// Frames what waits: the head with its last fields, the body's bytes as one chunk, and, with `seal`,
 /// the end of the framing.

@@ -66,7 +66,7 @@ impl Exchange {
             return true;
         }
         let by = cx.now + attempt.connect;
-        self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: false, by });
+        self.outputs.push(Output::Dial { lane: id, endpoint, fresh: false, by });
         true
     }
 
@@ -148,7 +148,7 @@ impl Exchange {
                 if let Some(lane) = self.lane_mut(id) {
                     lane.writing = true;
                 }
-                self.outputs.push_back(Output::Write { side: Side::Up(id) });
+                self.outputs.push(Output::Write { side: Side::Up(id) });
             }
             Err(fault) => {
                 let said = self.unreadable().or_else(|| self.incompatible(kind, &attempt.model));
@@ -304,7 +304,7 @@ impl Exchange {
         }
         let Some(race) = self.race_mut() else { return };
         let Some(mut lane) = race.lanes[id.index()].take() else { return };
-        self.outputs.push_back(Output::Hangup { lane: id });
+        self.outputs.push(Output::Hangup { lane: id });
         self.close_record(&lane, Some(failure), cx);
         self.settle_health(&mut lane, Some(failure), cx);
         let said = self.said_by(&mut lane, cx);
@@ -357,8 +357,8 @@ impl Exchange {
         if let Some(record) = self.record_mut(record) {
             record.replayed = true;
         }
-        self.outputs.push_back(Output::Hangup { lane: id });
-        self.outputs.push_back(Output::Dial { lane: id, endpoint, fresh: true, by });
+        self.outputs.push(Output::Hangup { lane: id });
+        self.outputs.push(Output::Dial { lane: id, endpoint, fresh: true, by });
         true
     }
 

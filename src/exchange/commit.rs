@@ -1,6 +1,5 @@
 //! The commit point: the one place where the flag turns.
 
-use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
@@ -23,12 +22,12 @@ impl Exchange {
             return;
         };
         if let Some(mut loser) = race.lanes[id.other().index()].take() {
-            self.outputs.push_back(Output::Hangup { lane: id.other() });
+            self.outputs.push(Output::Hangup { lane: id.other() });
             let lost = Failure::of(Fault::LostRace);
             self.close_record(&loser, Some(lost), cx);
             self.settle_health(&mut loser, Some(lost), cx);
         }
-        self.body = Buf::new();
+        self.spent = self.body.take();
         self.settle_health(&mut lane, None, cx);
         if let Some(ledger) = &mut self.ledger {
             ledger.committed = Some((cx.now, by));

@@ -30,7 +30,7 @@ impl Exchange {
         }
         self.count(&lane, cx);
         let reusable = lane.sent && lane.head_keeps;
-        self.outputs.push_back(match lane.body.is_done() {
+        self.outputs.push(match lane.body.is_done() {
             true if reusable => Output::Release { lane: id },
             false if reusable && lane.body.ends_by_itself() => {
                 self.rest = Some(lane.body);
@@ -47,7 +47,7 @@ impl Exchange {
         else {
             return;
         };
-        self.outputs.push_back(Output::Hangup { lane: at });
+        self.outputs.push(Output::Hangup { lane: at });
         self.close_record(&lane, Some(failure), cx);
         if !failure.fault.is_ours() {
             self.settle_health(&mut lane, Some(failure), cx);
@@ -173,7 +173,7 @@ impl Exchange {
         for id in LaneId::ALL {
             let taken = self.race_mut().and_then(|race| race.lanes[id.index()].take());
             if let Some(mut lane) = taken {
-                self.outputs.push_back(Output::Hangup { lane: id });
+                self.outputs.push(Output::Hangup { lane: id });
                 self.close_record(&lane, Some(failure), cx);
                 self.settle_health(&mut lane, Some(failure), cx);
             }
@@ -182,24 +182,28 @@ impl Exchange {
 
     /// The client is gone: everything upstream is closed, nothing further is tried.
     pub(super) fn gone(&mut self, cx: &Cx<'_>) {
+        self.leave(Ending::Gone, cx);
+    }
+
+    /// Leaves a client that is gone, or that is as good as gone.
+    pub(super) fn leave(&mut self, ending: Ending, cx: &Cx<'_>) {
         let failure = Failure::of(Fault::ClientGone);
         let answered = self.is_committed();
         self.hang_up_all(failure, cx);
         let complete = self.down.ended;
         let phase = std::mem::replace(&mut self.phase, Phase::Closing);
         if let Phase::Relaying { at, lane } = phase {
-            self.outputs.push_back(Output::Hangup { lane: at });
+            self.outputs.push(Output::Hangup { lane: at });
             self.close_record(&lane, Some(failure), cx);
             self.count(&lane, cx);
         }
         self.body = Buf::new();
         self.down = Down { sealed: true, ended: true, ..Down::default() };
-        self.down.write_by = Tick::NEVER;
         self.keep = false;
         if let Some(ledger) = &mut self.ledger
             && !(complete && answered)
         {
-            ledger.ending = Ending::Gone;
+            ledger.ending = ending;
             if !answered {
                 ledger.status = 499;
             }

@@ -3,7 +3,7 @@
 //!
 //! It never holds a credential, a prompt or an answer.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -130,6 +130,8 @@ pub enum Ending {
     Cut(Fault),
     /// The client went away.
     Gone,
+    /// The client read more slowly than it may, and was left.
+    Slow,
 }
 
 impl Ending {
@@ -141,6 +143,7 @@ impl Ending {
             Ending::Error => "error",
             Ending::Cut(_) => "cut",
             Ending::Gone => "gone",
+            Ending::Slow => "slow",
         }
     }
 }
@@ -200,27 +203,31 @@ impl Ledger {
 
     /// Writes the attempts as `x-firstbyte-attempts` has them, up to `now`:
     /// `openai/gpt-4o;503;41ms, anthropic/claude-sonnet-4-5;ok;312ms`.
-    pub fn write_attempts(&self, now: Tick, out: &mut String) {
+    pub fn write_attempts(&self, now: Tick, out: &mut impl fmt::Write) {
         for (i, attempt) in self.attempts.iter().enumerate() {
             let ms = attempt.ended.unwrap_or(now).ms_since(attempt.began);
             let comma = if i == 0 { "" } else { ", " };
-            out.push_str(comma);
+            // What can't be written is the writer's fault, and told there.
+            let _ = out.write_str(comma);
             push_plain(&attempt.name, out);
-            // Writing to a String can't fail.
             let _ = write!(out, ";{};{ms}ms", attempt.outcome());
         }
     }
 }
 
 /// A name with what would end it there, or is not visible ASCII, percent-encoded (RFC 3986 section 2.1).
-fn push_plain(name: &str, out: &mut String) {
+fn push_plain(name: &str, out: &mut impl fmt::Write) {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b',' | b';');
+    if name.bytes().all(is_plain) {
+        let _ = out.write_str(name);
+        return;
+    }
     for byte in name.bytes() {
-        if byte.is_ascii_graphic() && !matches!(byte, b',' | b';') {
-            out.push(char::from(byte));
+        let _ = if is_plain(byte) {
+            out.write_char(char::from(byte))
         } else {
-            // Writing to a String can't fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
+            write!(out, "%{byte:02X}")
+        };
     }
 }
 

@@ -12,12 +12,13 @@ mod attempts;
 mod commit;
 mod ends;
 pub mod ledger;
+pub mod patience;
 pub mod phase;
 mod relay;
 mod timing;
 pub mod verdict;
 
-use std::collections::VecDeque;
+use smallvec::SmallVec;
 
 use crate::base::buf::Buf;
 use crate::base::fail::{Failure, Fault};
@@ -26,6 +27,7 @@ use crate::base::limits;
 use crate::base::tick::{Tick, UnixMs};
 use crate::exchange::answer::{Answer, Client, Framing};
 use crate::exchange::ledger::{AttemptRecord, Ledger};
+use crate::exchange::patience::Reading;
 use crate::exchange::phase::{Lane, LaneId, Phase, Race, Stage};
 use crate::llm::provider::Said;
 use crate::llm::request::Ask;
@@ -176,8 +178,8 @@ struct Down {
     sealed: bool,
     /// The body's framing; fixed with the head.
     framing: Framing,
-    /// The kernel must have taken something by then.
-    write_by: Tick,
+    /// How the client reads.
+    reading: Reading,
 }
 
 /// One exchange.
@@ -188,8 +190,9 @@ pub struct Exchange {
     plan: Plan,
     client: Client,
     down: Down,
-    outputs: VecDeque<Output>,
-    ledger: Option<Box<Ledger>>,
+    /// In order, and few: the shell empties it after each step.
+    outputs: SmallVec<[Output; 6]>,
+    ledger: Option<Ledger>,
     /// The last failure that the client would be told of, with what the provider said.
     failure: Option<(Failure, Option<Said>)>,
     opened_at: Tick,
@@ -197,6 +200,8 @@ pub struct Exchange {
     armed: Tick,
     keep: bool,
     rest: Option<Body>,
+    /// The memory of the request's body, which is not needed after the commit.
+    spent: Buf,
 }
 
 impl Exchange {
@@ -230,15 +235,16 @@ impl Exchange {
             body,
             plan,
             client,
-            down: Down { write_by: Tick::NEVER, ..Down::default() },
-            outputs: VecDeque::with_capacity(8),
-            ledger: Some(Box::new(ledger)),
+            down: Down::default(),
+            outputs: SmallVec::new(),
+            ledger: Some(ledger),
             failure: None,
             opened_at: Tick::NEVER,
             heartbeat_at: Tick::NEVER,
             armed: Tick::NEVER,
             keep: true,
             rest: None,
+            spent: Buf::new(),
         }
     }
 
@@ -270,7 +276,7 @@ impl Exchange {
 
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        (!self.outputs.is_empty()).then(|| self.outputs.remove(0))
     }
 
     /// The bytes of a `Write`, framed.
@@ -301,18 +307,39 @@ impl Exchange {
         self.down.flying.1 + self.down.filling.capacity() + self.down.head.capacity() + held
     }
 
-    /// Gives a lane memory for what it will say to the client, if it has none.
+    /// Gives memory where some will be needed and is not there: for what a lane says to its provider, for what
+    /// it says to the client, for the head of the answer.
     pub fn lend(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
-        if let Some(lane) = self.lane_mut(id).filter(|lane| lane.held.capacity() == 0) {
-            lane.held = memory.pop().unwrap_or_default();
+        let begins = !self.is_committed();
+        let mut lend = |buf: &mut Buf| {
+            if buf.capacity() == 0 {
+                *buf = memory.pop().unwrap_or_default();
+            }
+        };
+        if begins {
+            lend(&mut self.down.head);
         }
+        let Some(lane) = self.lane_mut(id) else { return };
+        lend(if lane.stage == Stage::Dialing { &mut lane.out } else { &mut lane.held });
+    }
+
+    /// When an alarm would ask how much the client has taken.
+    pub fn asks_what_was_taken(&self, now: Tick) -> bool {
+        self.down.writing && self.down.reading.look_at() <= now
+    }
+
+    /// So many octets of its connection has the client taken so far, whichever these are: told before an
+    /// alarm that asks for it.
+    pub fn told_taken(&mut self, octets: u64) {
+        self.down.reading.told(octets);
     }
 
     /// Takes back memory in which nothing waits.
     pub fn reclaim(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
         let held = self.lane_mut(id).map(|lane| lane.held.take_idle());
         let filling = self.down.filling.take_idle();
-        for buf in held.into_iter().chain([filling]) {
+        let spent = [filling, self.spent.take()];
+        for buf in held.into_iter().chain(spent) {
             keep_memory(buf, memory);
         }
     }
@@ -323,7 +350,7 @@ impl Exchange {
     }
 
     /// The ledger, once, after `Finish`.
-    pub fn take_ledger(&mut self) -> Option<Box<Ledger>> {
+    pub fn take_ledger(&mut self) -> Option<Ledger> {
         debug_assert!(self.is_done());
         self.ledger.take()
     }
@@ -352,7 +379,7 @@ impl Exchange {
             Side::Down => {
                 self.down.writing = !done;
                 self.down.flying = if done { (0, 0) } else { self.down.flying };
-                self.down.write_by = if done { Tick::NEVER } else { cx.now + self.client.patience };
+                self.down.reading.accepted(done, cx.now);
             }
             Side::Up(id) => {
                 if let Some(lane) = self.lane_mut(id)
@@ -369,11 +396,11 @@ impl Exchange {
     fn settle(&mut self, cx: &Cx<'_>) {
         if !self.down.writing && self.down.has_bytes() {
             self.down.writing = true;
-            self.down.write_by = cx.now + self.client.patience;
+            self.down.reading.began(cx.now, self.armed, self.client.patience);
             if let Some(ledger) = &mut self.ledger {
                 ledger.bytes_out += self.down.filling.len() as u64;
             }
-            self.outputs.push_back(Output::Write { side: Side::Down });
+            self.outputs.push(Output::Write { side: Side::Down });
         }
         let crowded = self.is_crowded();
         if crowded {
@@ -390,7 +417,7 @@ impl Exchange {
             } else {
                 lane.resume(cx.now);
                 lane.reading = true;
-                self.outputs.push_back(Output::Read { lane: id });
+                self.outputs.push(Output::Read { lane: id });
             }
         }
         if matches!(self.phase, Phase::Closing) && !self.down.writing && !self.down.has_bytes() {
@@ -399,7 +426,7 @@ impl Exchange {
                 ledger.ended = cx.now;
             }
             let keep = self.keep && self.client.keep_alive && self.down.framing != Framing::Close;
-            self.outputs.push_back(Output::Finish { keep });
+            self.outputs.push(Output::Finish { keep });
         }
         self.arm(cx);
     }

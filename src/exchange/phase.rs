@@ -11,6 +11,8 @@
 //! Only a `Race` can start an attempt, and only `Trying` and `Opened` hold one. Committing consumes it,
 //! so "try again after the first byte" has no value to say it with.
 
+use smallvec::SmallVec;
+
 use crate::base::buf::Buf;
 use crate::base::fail::Failure;
 use crate::base::limits;
@@ -155,7 +157,7 @@ pub struct Lane {
     pub(super) stream: Stream,
     /// What the client was told, for answers that are translated.
     pub(super) told: Told,
-    pub(super) content_type: Box<[u8]>,
+    pub(super) content_type: SmallVec<[u8; 32]>,
     /// The name of an error, of providers that have it in a field.
     pub(super) error_type: Box<[u8]>,
     pub(super) retry_after: Option<crate::base::tick::Ms>,
@@ -211,7 +213,7 @@ impl Lane {
             scanner: Scanner::new(limits::FRAME_BYTES_MAX),
             stream: Stream::default(),
             told: Told::default(),
-            content_type: Box::default(),
+            content_type: SmallVec::new(),
             error_type: Box::default(),
             retry_after: None,
             held: Buf::new(),

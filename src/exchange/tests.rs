@@ -84,7 +84,7 @@ struct World {
 }
 
 struct Report {
-    ledger: Box<Ledger>,
+    ledger: Ledger,
     head: String,
     body: Vec<u8>,
     raw: Vec<u8>,
@@ -161,8 +161,12 @@ impl World {
     }
 
     fn run_job(&mut self, job: Job) -> Report {
-        let client =
-            Client { minor: 1, keep_alive: true, patience: Ms(limits::WRITE_MS), to_head: false };
+        let client = Client {
+            minor: 1,
+            keep_alive: true,
+            patience: Ms(limits::WRITE_MS).into(),
+            to_head: false,
+        };
         let start = self.now;
         let mut up: [VecDeque<u8>; 2] = Default::default();
         let mut act: [Option<Act>; 2] = [None, None];
@@ -299,7 +303,7 @@ impl Todo {
 }
 
 /// Splits a response and undoes its chunked coding, naively.
-fn report(ledger: Box<Ledger>, raw: Vec<u8>, dials: Vec<u16>, keep: bool, elapsed: u32) -> Report {
+fn report(ledger: Ledger, raw: Vec<u8>, dials: Vec<u16>, keep: bool, elapsed: u32) -> Report {
     let text = String::from_utf8_lossy(&raw).into_owned();
     let (head, rest) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
     let mut body = Vec::new();

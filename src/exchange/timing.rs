@@ -5,7 +5,8 @@
 use crate::base::fail::{Failure, Fault};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
-use crate::exchange::ledger::CommittedBy;
+use crate::exchange::ledger::{CommittedBy, Ending};
+use crate::exchange::patience::Look;
 use crate::exchange::phase::{Lane, LaneId, Phase, Pumped, Reading, Stage};
 use crate::exchange::{Cx, Exchange, Output, answer};
 
@@ -21,12 +22,12 @@ impl Exchange {
         let at = self.next_limit();
         if at < self.armed || self.armed <= cx.now {
             self.armed = at;
-            self.outputs.push_back(Output::Arm { at });
+            self.outputs.push(Output::Arm { at });
         }
     }
 
     fn next_limit(&self) -> Tick {
-        let mut at = self.down.write_by.min(self.total_at());
+        let mut at = self.down.reading.look_at().min(self.total_at());
         match &self.phase {
             Phase::Trying(race) | Phase::Opened(race) => {
                 at = at
@@ -87,9 +88,12 @@ impl Exchange {
     /// The time that was asked for has come: does whatever is due.
     pub(super) fn alarm(&mut self, cx: &Cx<'_>) {
         self.armed = Tick::NEVER;
-        if self.down.write_by <= cx.now {
-            self.gone(cx);
-            return;
+        if self.down.reading.look_at() <= cx.now {
+            match self.down.reading.look(cx.now, self.client.patience) {
+                Look::Well => {}
+                Look::Stuck => return self.gone(cx),
+                Look::Slow => return self.leave(Ending::Slow, cx),
+            }
         }
         if self.total_at() <= cx.now {
             self.out_of_time(Fault::Total, cx);

@@ -71,7 +71,8 @@ pub struct Said {
 
 impl Said {
     /// Takes a credential out of what was said: some providers quote what they refuse. One of a few bytes
-    /// is no credential, and its letters may stand anywhere.
+    /// is no credential, and its letters may stand anywhere. A message may have been cut inside of one, here
+    /// or by the provider: its end that is the beginning of one goes too.
     pub fn conceal(&mut self, secret: &Secret) {
         let Ok(secret) = std::str::from_utf8(secret.expose()) else { return };
         if secret.len() < CONCEALED_MIN {
@@ -80,13 +81,23 @@ impl Said {
         if self.message.contains(secret) {
             self.message = self.message.replace(secret, "(the credential)");
         }
+        let begun = |text: &String| {
+            let lengths = (BEGUN_MIN..secret.len()).rev();
+            lengths.into_iter().find(|at| text.as_bytes().ends_with(&secret.as_bytes()[..*at]))
+        };
+        if let Some(length) = begun(&self.message) {
+            // A credential begins with a whole character, and the message ends with one.
+            self.message.truncate(self.message.len() - length);
+        }
         for part in [&mut self.code, &mut self.kind, &mut self.param] {
-            part.take_if(|text| text.contains(secret));
+            part.take_if(|text| text.contains(secret) || begun(text).is_some());
         }
     }
 }
 
 const CONCEALED_MIN: usize = 8;
+/// How much of a credential's beginning is as good as nothing: `sk-`.
+const BEGUN_MIN: usize = 4;
 
 /// What the gateway calls itself upstream.
 pub const USER_AGENT: &str = concat!("firstbyte/", env!("CARGO_PKG_VERSION"));
@@ -265,6 +276,27 @@ pub trait Provider: Default {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_credential_that_was_cut_is_taken_out() {
+        let secret = "sk-\u{e9}123456789";
+        let cuts = (0..=secret.len()).filter(|at| secret.is_char_boundary(*at));
+        for at in cuts {
+            let mut said = Said {
+                message: format!("no {}", &secret[..at]),
+                code: Some(format!("x{}", &secret[..at])),
+                ..Said::default()
+            };
+            said.conceal(&Secret::new(secret));
+            let message = match at {
+                0..4 => format!("no {}", &secret[..at]),
+                _ if at == secret.len() => String::from("no (the credential)"),
+                _ => String::from("no "),
+            };
+            assert_eq!(said.message, message, "{at}");
+            assert_eq!(said.code.is_some(), at < 4, "{at}");
+        }
+    }
 
     #[test]
     fn a_credential_is_taken_out_of_what_was_said() {

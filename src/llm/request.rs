@@ -13,6 +13,7 @@
 
 use std::borrow::Cow;
 use std::ops::Range;
+use std::sync::Arc;
 
 use smallvec::SmallVec;
 
@@ -208,7 +209,7 @@ pub struct Envelope {
     /// The method, in capitals.
     pub method: &'static str,
     /// The path after `/v1`, with its query.
-    pub path: String,
+    pub path: Cow<'static, str>,
     /// Fields that may go upstream: name and value.
     pub fields: SmallVec<[(&'static str, Vec<u8>); 4]>,
     /// Fields that mean something to Anthropic alone: `anthropic-version`, `anthropic-beta`.
@@ -221,7 +222,7 @@ pub struct Ask {
     /// Where it came to.
     pub surface: Surface,
     /// The model as the client named it; empty if it named none.
-    pub model: String,
+    pub model: Arc<str>,
     /// Models to try after it.
     pub models: Vec<String>,
     /// Preferences among providers.
@@ -312,7 +313,7 @@ impl Ask {
     fn take(&mut self, name: &str, value: Value, body: &[u8]) -> Result<(), AskFault> {
         match name {
             "model" => {
-                self.model = text(body, value, "model")?;
+                self.model = Arc::from(text(body, value, "model")?);
                 self.edits.push(Edit::Model(value.span.into()));
             }
             "models" => self.models = strings(body, value, "models")?,
@@ -396,6 +397,9 @@ fn refuse_other_model(name: &str) -> Result<(), AskFault> {
 
 /// How many bytes `text` takes as a JSON string.
 fn string_len(text: &str) -> usize {
+    if text.bytes().all(|byte| !byte.is_ascii_control() && !matches!(byte, b'"' | b'\\')) {
+        return text.len() + 2;
+    }
     let mut counted = Buf::new();
     json::write_string(&mut counted, text);
     counted.len()
@@ -491,16 +495,16 @@ fn strings(body: &[u8], array: Value, param: &str) -> Result<Vec<String>, AskFau
                 format!("\"{param}\" has more than {} entries", limits::REQUEST_NAMES_MAX);
             return Err(AskFault::new("invalid_value", Some(param), message));
         }
-        names.push(text(body, item, param)?);
+        names.push(text(body, item, param)?.into_owned());
     }
     Ok(names)
 }
 
-fn text(body: &[u8], value: Value, param: &str) -> Result<String, AskFault> {
+fn text<'b>(body: &'b [u8], value: Value, param: &str) -> Result<Cow<'b, str>, AskFault> {
     if value.kind != Kind::String {
         return Err(wrong_type(param, "a string"));
     }
-    let text = json::text(body, value).map(Cow::into_owned).unwrap_or_default();
+    let text = json::text(body, value).unwrap_or_default();
     if text.len() > limits::REQUEST_NAME_BYTES_MAX {
         let most = limits::REQUEST_NAME_BYTES_MAX;
         let message = format!("\"{param}\" has a name of more than {most} bytes");

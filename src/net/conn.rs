@@ -10,10 +10,12 @@ use std::task::Poll;
 
 use crate::base::buf::Buf;
 use crate::base::limits;
-use crate::base::tick::Ms;
+use crate::base::tick::{Ms, Tick};
+use crate::config::Server;
 use crate::exchange::Exchange;
 use crate::exchange::answer::{Answer, Client};
 use crate::exchange::ledger::Ledger;
+use crate::exchange::patience::Patience;
 use crate::llm::dialects::ErrorText;
 use crate::llm::request::Surface;
 use crate::net::beacon::Level;
@@ -24,6 +26,7 @@ use crate::net::intake::{self, Intake};
 use crate::net::load::{self, Holding, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
 use crate::net::shed;
+use crate::net::watch::NoSession;
 use crate::rt::Rt;
 use crate::wire::http1::body::Body;
 use crate::wire::http1::emit;
@@ -60,17 +63,25 @@ async fn requests<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) {
             Box::pin(end(core, down)).await;
             return;
         }
-        down.rest();
+        down.rest(core);
     }
     if down.tls.is_some() {
         Box::pin(down.farewell(core)).await;
     }
 }
 
-/// Ends a connection that the client may still be sending on.
+/// Ends a connection that the client may still be sending on. One that does not take what waits for it is
+/// reset: what the kernel holds for it would outlive us for as long as it likes.
 async fn end<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
+    if down.is_stuck {
+        if let (Some(reader), Some(writer)) = (down.reader.take(), down.writer.take()) {
+            R::abort(reader, writer);
+        }
+        return;
+    }
     down.farewell(core).await;
-    linger(core, down).await;
+    let (until, most) = (core.rt.now() + Ms(limits::LINGER_MS), limits::LINGER_BYTES_MAX);
+    linger(core, down, until, most).await;
 }
 
 /// Shakes hands where TLS is spoken; false if the connection is over with that.
@@ -81,10 +92,14 @@ async fn open<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) -> bool {
     let deadline = core.rt.now() + snapshot.server.head_timeout;
     match Box::pin(down.hello(core, session, deadline)).await {
         Hello::Done => return true,
-        Hello::Gone => return false,
-        Hello::Refused => {}
+        Hello::Gone(why) => {
+            core.shared.watch.no_session(core.id, why);
+            return false;
+        }
+        Hello::Refused(why) => core.shared.watch.no_session(core.id, why),
         Hello::Plain => {
-            let patience = snapshot.server.write_timeout;
+            core.shared.watch.no_session(core.id, NoSession::PlainHttp);
+            let patience = patience(&snapshot.server);
             let client = Client { minor: 1, keep_alive: false, patience, to_head: false };
             let answer = error(400, "this address speaks HTTPS: write https://", "invalid_http");
             let ledger = intake::blank_ledger(core);
@@ -92,7 +107,8 @@ async fn open<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) -> bool {
             answer_with(core, down, &snapshot, answer.closing(), client, ledger).await;
         }
     }
-    linger(core, down).await;
+    let (until, most) = (core.rt.now() + SHORTLY, limits::SHED_BODY_BYTES_MAX);
+    linger(core, down, until, most).await;
     false
 }
 
@@ -113,13 +129,15 @@ pub(super) async fn refuse<R: Rt>(
             // A few hundred bytes into an empty socket buffer: they fit, or the client is gone.
             let _ = down.say(&core, Buf::from(load::REFUSAL), deadline).await;
         }
-        linger(&core, &mut down).await;
+        let (until, most) = (core.rt.now() + SHORTLY, limits::SHED_BODY_BYTES_MAX);
+        linger(&core, &mut down, until, most).await;
     }
     drop(place);
 }
 
-/// Waits for the first byte of a request; false if none will come. A drain does not end the wait at
-/// once: a client may be about to send, and a request that meets a closed connection is a failed one.
+/// Waits for the first byte of a request; false if none will come. A drain ends the wait once the
+/// connection has been quiet for a moment, which most are: a client between two requests may be about
+/// to send, and a request that meets a closed connection is a failed one.
 async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
     if !down.rx.is_empty() {
         return true;
@@ -127,8 +145,10 @@ async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
     if down.is_closed() || !down.watch() {
         return false;
     }
+    let quiet = core.rt.now();
     let mut came = async |level, patience| {
-        let until = core.rt.now() + patience;
+        // Not before the ticker has come by once more: what has come by now is then seen.
+        let until = (quiet + patience).max(core.rt.now());
         let mut over = std::pin::pin!(core.beacon.reached_or(level, until));
         std::future::poll_fn(|cx| {
             if let Poll::Ready(done) = down.poll_readable(cx) {
@@ -157,7 +177,7 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         Ok(head) => head,
         Err(Stopped::Silently | Stopped::TooMuch) => return false,
         Err(Stopped::With(answer)) => {
-            let patience = snapshot.server.write_timeout;
+            let patience = patience(&snapshot.server);
             let to_head = head::is_head(down.rx.as_slice());
             let client = Client { minor: 1, keep_alive: false, patience, to_head };
             let ledger = intake::blank_ledger(core);
@@ -165,33 +185,31 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
             return answer_with(core, down, &snapshot, answer.closing(), client, ledger).await;
         }
     };
-    let head_bytes = {
-        let mut bytes = Buf::from(&down.rx.as_slice()[..head.len]);
-        down.rx.consume(head.len);
-        bytes.compact();
-        bytes
-    };
     core.shared.watch.began(core.id);
-    let patience = snapshot.server.write_timeout;
+    let patience = patience(&snapshot.server);
     let keep_alive = head.keep_alive && core.beacon.level() == Level::Running;
     let to_head = head.method == head::Method::Head;
     let client = Client { minor: head.minor, keep_alive, patience, to_head };
-    let mut intake = intake::open(core, &snapshot, &head, head_bytes.as_slice());
+    let mut intake = intake::open(core, &snapshot, &head, &down.rx.as_slice()[..head.len]);
+    // What is answered from the config alone is never too much.
+    let works = intake.ledger.surface != Surface::Models;
+    let (key, late) = (intake.key, (&core.lateness, core.rt.now()));
+    let judged = (works && intake.refused.is_none())
+        .then(|| load::judge(&core.shared, &snapshot, late, key, has_body(&head)))
+        .flatten();
+    if judged.is_none() {
+        intake.take_fields(&head, &down.rx.as_slice()[..head.len]);
+    }
+    down.rx.consume(head.len);
     if let Some(answer) = intake.refused.take() {
         // Nothing was read of a body; if one is coming, this connection can't go on.
         let answer = if has_body(&head) { answer.closing() } else { answer };
         return answer_with(core, down, &snapshot, answer, client, intake.ledger).await;
     }
-    let key = intake.key;
-    // What is answered from the config alone is never too much.
-    let works = intake.ledger.surface != Surface::Models;
-    let late = (&core.lateness, core.rt.now());
-    let judged = works.then(|| load::judge(&core.shared, &snapshot, late, key, has_body(&head)));
-    if let Some(why) = judged.flatten() {
+    if let Some(why) = judged {
         let keep = discard_body(core, down, &head).await;
         return shed::tell(core, down, why, keep, client, intake.ledger).await;
     }
-    intake.take_fields(&head, head_bytes.as_slice());
     let _holding = has_body(&head).then(|| Holding::begin(&core.shared));
     let body = match read_body(core, down, &snapshot, &head).await {
         Ok(body) => body,
@@ -229,7 +247,7 @@ async fn discard_body<R: Rt>(core: &Core<R>, down: &mut Down<R>, head: &RequestH
     if left > limits::SHED_BODY_BYTES_MAX as u64 || (head.expect_continue && down.rx.is_empty()) {
         return false;
     }
-    let deadline = core.rt.now() + LINGER;
+    let deadline = core.rt.now() + SHORTLY;
     loop {
         let count = left.min(down.rx.len() as u64);
         down.rx.consume(count as usize);
@@ -254,7 +272,7 @@ async fn exchange<R: Rt>(
     let cx = core.cx(&snapshot);
     let exchange = intake::begin(core, intake, body, client, &cx);
     // What is received from now on is a next request, and rare.
-    down.rx.shrink_idle(0);
+    down.rest(core);
     drive::run(core, down, exchange, snapshot.clone()).await
 }
 
@@ -269,6 +287,11 @@ async fn answer_with<R: Rt>(
     let cx = core.cx(snapshot);
     let exchange = Box::new(Exchange::answered(answer, client, ledger, &cx));
     drive::run(core, down, exchange, snapshot.clone()).await
+}
+
+/// How slowly a client may read.
+fn patience(server: &Server) -> Patience {
+    Patience { timeout: server.write_timeout, rate: server.read_rate_min, grace: server.rate_grace }
 }
 
 fn has_body(head: &RequestHead) -> bool {
@@ -398,16 +421,17 @@ async fn receive_body<R: Rt>(
     }
 }
 
-/// Closes after an answer that the client may still be sending against: our direction ends first, and
-/// what comes is thrown away for a moment, so that no reset overtakes the answer.
-async fn linger<R: Rt>(core: &Core<R>, down: &mut Down<R>) {
+/// Closes after an answer that the client may still be sending against (RFC 9112 section 9.6): our
+/// direction ends first, and what comes is thrown away, up to a time and an amount, so that no reset
+/// overtakes the answer. A client that reads only when it has sent all is the one that this is for.
+async fn linger<R: Rt>(core: &Core<R>, down: &mut Down<R>, until: Tick, most: usize) {
     drop(down.writer.take());
-    let deadline = core.rt.now() + LINGER;
-    for _ in 0..LINGER_READS {
-        down.rx.clear();
-        match down.receive(core, deadline).await {
-            Received::Some => {}
-            Received::End | Received::TimedOut => return,
+    let mut left = most;
+    while left > 0 && core.beacon.level() < Level::Stopping {
+        let quiet = core.rt.now() + SHORTLY;
+        match down.discard(core, quiet.min(until)).await {
+            0 => return,
+            count => left = left.saturating_sub(count),
         }
     }
 }
@@ -437,6 +461,5 @@ fn error(status: u16, message: &str, code: &str) -> Answer {
 
 /// How long a connection that is refused may take to ask.
 const REFUSAL: Ms = Ms(1_000);
-/// How long and how often a closing connection is read.
-const LINGER: Ms = Ms(1_000);
-const LINGER_READS: usize = 1024;
+/// How long what belongs to a closed matter is waited for.
+const SHORTLY: Ms = Ms(1_000);

@@ -161,6 +161,7 @@ impl Shared {
 
     /// As `publish`, where somebody else has it too.
     pub fn publish_shared(&self, snapshot: Arc<Snapshot>) {
+        self.watch.publishing(&snapshot.table);
         let mut slot = self.snapshot.write().unwrap_or_else(|poisoned| poisoned.into_inner());
         let old = std::mem::replace(&mut *slot, snapshot);
         drop(slot);

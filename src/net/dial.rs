@@ -9,6 +9,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
@@ -27,8 +28,15 @@ pub struct Conn<R: Rt> {
     pub writer: R::Writer,
     /// TLS, if the endpoint speaks it.
     pub tls: Option<Box<tls::Session>>,
-    /// Comes from the pool, where it watched the connection; it also says when an answer comes.
-    pub watch: Option<Watching>,
+    /// Says when there is something to read: an answer, or the end of an idle connection.
+    pub watch: Watching,
+}
+
+impl<R: Rt> Conn<R> {
+    /// Completes when there is something to read.
+    pub fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.watch.poll(cx)
+    }
 }
 
 /// Connects to an endpoint. `give_up` is when the caller will drop this: it divides the time among the
@@ -52,7 +60,8 @@ pub async fn dial<R: Rt>(
         let until = if left == 1 { Tick::NEVER } else { Tick(rt.now().0.saturating_add(share)) };
         match tcp(&rt, *address, until).await {
             Ok((reader, writer)) => {
-                let mut conn = Conn { reader, writer, tls: None, watch: None };
+                let watch = reader.watching();
+                let mut conn = Conn { reader, writer, tls: None, watch };
                 if let Some(profile) = &snapshot.tls[endpoint] {
                     conn.tls = Some(Box::new(profile.session()?));
                     handshake::<R>(&mut conn).await?;

@@ -13,8 +13,10 @@ use crate::base::buf::Buf;
 use crate::base::fail::Fault;
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
+use crate::exchange::keep_memory;
 use crate::net::core::Core;
 use crate::net::tls::Session;
+use crate::net::watch::NoSession;
 use crate::rt::{Reader as _, Rt, Stop as _, Watching, Writer as _, is_later, until};
 
 /// The client's socket with what was received and not yet used.
@@ -29,8 +31,14 @@ pub struct Down<R: Rt> {
     pub stop: R::Stop,
     /// Says when there is something to read. It outlives exchanges: the end of one is the wait for the next.
     watch: Option<Watching>,
+    /// It is awaited.
+    watches: bool,
     /// It has said so.
     readable: bool,
+    /// Octets that the socket has accepted so far.
+    pub(super) written: u64,
+    /// It was left with octets that it does not take.
+    pub(super) is_stuck: bool,
     /// What is between the socket and `rx`, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,
 }
@@ -67,9 +75,9 @@ pub(super) enum Hello {
     /// The client speaks plain HTTP; what it said is in `rx`.
     Plain,
     /// No session came to be, and the client was told if there was something to tell.
-    Refused,
+    Refused(NoSession),
     /// The client left, or dawdled.
-    Gone,
+    Gone(NoSession),
 }
 
 impl Secure {
@@ -109,24 +117,37 @@ impl<R: Rt> Down<R> {
     /// A socket that was just accepted.
     pub(super) fn new(reader: R::Reader, writer: R::Writer) -> Down<R> {
         let (reader, writer) = (Some(reader), Some(writer));
-        let (rx, stop) = (Buf::new(), R::Stop::new());
-        Down { reader, writer, rx, stop, watch: None, readable: false, tls: None }
+        Down {
+            reader,
+            writer,
+            rx: Buf::new(),
+            stop: R::Stop::new(),
+            watch: None,
+            watches: false,
+            readable: false,
+            written: 0,
+            is_stuck: false,
+            tls: None,
+        }
     }
 
     /// Begins to watch for something to read, unless that is under way; false if there is no reader.
     pub(super) fn watch(&mut self) -> bool {
         if self.watch.is_none() {
-            self.watch = self.reader.as_ref().map(|reader| Box::pin(reader.ready()) as Watching);
+            self.watch = self.reader.as_ref().map(|reader| reader.watching());
         }
-        self.watch.is_some()
+        self.watches = self.watch.is_some();
+        self.watches
     }
 
     /// Completes when what is watched has something to read.
     pub(super) fn poll_readable(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Some(watch) = &mut self.watch else { return Poll::Pending };
-        let done = watch.as_mut().poll(cx);
+        let Some(watch) = self.watch.as_mut().filter(|_| self.watches) else {
+            return Poll::Pending;
+        };
+        let done = watch.poll(cx);
         if done.is_ready() {
-            self.watch = None;
+            self.watches = false;
             self.readable = true;
         }
         done
@@ -137,9 +158,15 @@ impl<R: Rt> Down<R> {
         self.tls.as_ref().is_some_and(|tls| tls.closed)
     }
 
+    /// How many octets the client's system has taken so far; none if that can't be told now.
+    pub(super) fn taken(&self) -> Option<u64> {
+        let waiting = self.reader.as_ref()?.unacked()?;
+        Some(self.written.saturating_sub(waiting as u64))
+    }
+
     /// Gives memory back that only a request needs.
-    pub(super) fn rest(&mut self) {
-        self.rx.shrink_idle(0);
+    pub(super) fn rest(&mut self, core: &Core<R>) {
+        keep_memory(self.rx.take_idle(), &mut core.memory.borrow_mut());
         if let Some(tls) = &mut self.tls {
             tls.cipher.shrink_idle(0);
             tls.sealed = Buf::new();
@@ -162,6 +189,9 @@ impl<R: Rt> Down<R> {
     ) -> Received {
         if self.tls.is_none() {
             let mut rx = self.rx.take();
+            if rx.capacity() == 0 {
+                rx = core.memory.borrow_mut().pop().unwrap_or_default();
+            }
             rx.reserve(room);
             let received = self.read(core, &mut rx, deadline).await;
             self.rx = rx;
@@ -190,7 +220,8 @@ impl<R: Rt> Down<R> {
     /// One read into the spare room of a buffer.
     async fn read(&mut self, core: &Core<R>, into: &mut Buf, deadline: Tick) -> Received {
         // Nobody else may wait meanwhile.
-        self.watch = None;
+        self.watches = false;
+        self.watch.take_if(|watch| watch.is_waiting());
         let Some(reader) = &mut self.reader else { return Received::End };
         let mut rx = into.take();
         if std::mem::take(&mut self.readable) {
@@ -220,6 +251,20 @@ impl<R: Rt> Down<R> {
         }
     }
 
+    /// Reads what nobody wants, records unopened, and says how much it was; 0: no more comes in time. The
+    /// memory is that of one read, whatever comes.
+    pub(super) async fn discard(&mut self, core: &Core<R>, deadline: Tick) -> usize {
+        let mut waste = self.rx.take();
+        waste.clear();
+        waste.shrink_idle(limits::READ_BYTES_MAX);
+        waste.reserve(limits::READ_BYTES_MAX);
+        let received = self.read(core, &mut waste, deadline).await;
+        let count = waste.len();
+        self.rx = waste;
+        self.rx.clear();
+        if received == Received::Some { count } else { 0 }
+    }
+
     /// Says something between answers; whether all of it went out in time.
     pub(super) async fn say(&mut self, core: &Core<R>, plain: Buf, deadline: Tick) -> bool {
         let mut out = match &mut self.tls {
@@ -241,7 +286,10 @@ impl<R: Rt> Down<R> {
                 until(&core.rt, &mut stop, deadline, writer.write(out.take(), handle)).await;
             *out = rest;
             match result {
-                Ok(count) if count > 0 => out.consume(count),
+                Ok(count) if count > 0 => {
+                    self.written += count as u64;
+                    out.consume(count);
+                }
                 Ok(_) | Err(_) => return false,
             }
             if timed_out && !out.is_empty() {
@@ -262,14 +310,16 @@ impl<R: Rt> Down<R> {
         loop {
             let mut out = Buf::new();
             if session.flush(&mut out).is_err() || !self.write(core, &mut out, deadline).await {
-                return Hello::Gone;
+                return Hello::Gone(NoSession::Closed);
             }
             if !session.is_handshaking() {
                 break;
             }
             cipher.reserve(limits::READ_BYTES_MIN);
-            if self.read(core, &mut cipher, deadline).await != Received::Some {
-                return Hello::Gone;
+            match self.read(core, &mut cipher, deadline).await {
+                Received::Some => {}
+                Received::End => return Hello::Gone(NoSession::Closed),
+                Received::TimedOut => return Hello::Gone(NoSession::Timeout),
             }
             if !std::mem::replace(&mut begun, true) && is_http(cipher.as_slice()) {
                 self.rx = cipher;
@@ -279,11 +329,13 @@ impl<R: Rt> Down<R> {
             if matches!(opened, Ok(false)) {
                 continue;
             }
+            // An end that it announced, in the middle of the handshake, is an end.
+            let why = if opened.is_ok() { NoSession::Closed } else { session.why() };
             // The alert that says why (RFC 8446 section 6.2), if the client still takes it.
             let mut out = Buf::new();
             let told = session.flush(&mut out).is_ok();
             let _ = told && self.write(core, &mut out, deadline).await;
-            return Hello::Refused;
+            return Hello::Refused(why);
         }
         let (cipher, sealed, plain) = (Buf::new(), Buf::new(), Buf::new());
         self.tls = Some(Box::new(Secure { session, cipher, sealed, plain, closed: false }));

@@ -2,7 +2,6 @@
 //! Whatever is wrong here is answered without touching an upstream.
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use sha2::{Digest as _, Sha256};
@@ -53,7 +52,7 @@ pub(super) fn blank_ledger<R: Rt>(core: &Core<R>) -> Ledger {
         caller: None,
         surface: Surface::None,
         stream: false,
-        model: Arc::from(""),
+        model: Arc::default(),
         wall: core.wall(now),
         began: now,
         committed: None,
@@ -123,7 +122,7 @@ impl Intake {
         let query = std::str::from_utf8(query).unwrap_or_default();
         self.envelope.method = head.method.name();
         // What was routed is what goes upstream.
-        self.envelope.path = [path.strip_prefix("/v1").unwrap_or_default(), query].concat();
+        self.envelope.path = upstream_path(self.ledger.surface, &path, query);
         for name in FORWARDED {
             if let Some(value) = passing(head, bytes, name) {
                 self.envelope.fields.push((name, value.to_vec()));
@@ -241,7 +240,7 @@ fn plan<R: Rt>(
     } else {
         Ask { surface, ..Ask::default() }
     };
-    intake.ledger.model = Arc::from(ask.model.as_str());
+    intake.ledger.model = ask.model.clone();
     intake.ledger.stream = ask.stream;
     ask.deadline = intake.deadline;
     ask.envelope = std::mem::take(&mut intake.envelope);
@@ -340,7 +339,11 @@ pub fn wish_of(ask: &Ask, commit: Option<Commit>) -> Wish<'static> {
 }
 
 fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
-    let named = if wish.model.is_empty() { wish.models.first() } else { Some(&wish.model) };
+    let named = if wish.model.is_empty() {
+        wish.models.first().map(String::as_str)
+    } else {
+        Some(&*wish.model)
+    };
     match refusal {
         Refusal::UnknownModel if wish.passthrough => {
             let message = "the request names no model, and the config names no [passthrough] \
@@ -348,7 +351,7 @@ fn unroutable(refusal: &Refusal, wish: &Wish) -> Answer {
             error(404, message, None, "not_found")
         }
         Refusal::UnknownModel => {
-            let name = named.map(String::as_str).unwrap_or_default();
+            let name = named.unwrap_or_default();
             let message =
                 format!("the model \"{name}\" is not known here; GET /v1/models lists them");
             error(404, &message, Some("model"), "model_not_found")
@@ -463,6 +466,22 @@ fn error(status: u16, message: &str, param: Option<&str>, code: &str) -> Answer 
     Answer::error(status, &text)
 }
 
+/// What follows the provider's base path. Of the surfaces that most requests come to it costs no memory.
+fn upstream_path(surface: Surface, path: &str, query: &str) -> Cow<'static, str> {
+    let known = match surface {
+        Surface::Chat => "/chat/completions",
+        Surface::Responses => "/responses",
+        Surface::Messages => "/messages",
+        _ => "",
+    };
+    let path = path.strip_prefix("/v1").unwrap_or_default();
+    if query.is_empty() && path == known {
+        Cow::Borrowed(known)
+    } else {
+        Cow::Owned([path, query].concat())
+    }
+}
+
 /// A path that can't leave the provider's base path.
 fn is_plain_path(rest: &str) -> bool {
     !rest.is_empty()
@@ -535,10 +554,12 @@ fn sane_id(value: &[u8]) -> Option<&str> {
 
 fn new_id<R: Rt>(core: &Core<R>) -> Arc<str> {
     let mut rng = core.rng.borrow_mut();
-    let mut id = String::with_capacity(35);
-    // Writing to a String can't fail.
-    let _ = write!(id, "fb-{:016x}{:016x}", rng.next(), rng.next());
-    Arc::from(id)
+    let random = u128::from(rng.next()) << 64 | u128::from(rng.next());
+    let mut id = *b"fb-00000000000000000000000000000000";
+    for (place, digit) in id[3..].iter_mut().rev().enumerate() {
+        *digit = b"0123456789abcdef"[(random >> (4 * place)) as usize & 15];
+    }
+    Arc::from(std::str::from_utf8(&id).unwrap_or_default())
 }
 
 /// Client fields that go upstream with every request: they say nothing of the client's credential.

@@ -15,11 +15,10 @@ use crate::base::tick::{Ms, Tick};
 use crate::net::core::Snapshot;
 use crate::net::dial::Conn;
 use crate::route::Endpoint;
-use crate::rt::{Reader as _, Rt, Watching};
+use crate::rt::Rt;
 
 struct Idle<R: Rt> {
-    /// Dropped before the connection: it shares the socket.
-    ready: Watching,
+    /// Watched by its `watch`.
     conn: Conn<R>,
     since: Tick,
 }
@@ -58,8 +57,7 @@ impl<R: Rt> Pool<R> {
         while let Some(mut idle) = rows[index].idle.pop() {
             // What came since the keeper last looked is no answer to what will be asked.
             let mut cx = Context::from_waker(Waker::noop());
-            if idle.ready.as_mut().poll(&mut cx).is_pending() {
-                idle.conn.watch = Some(idle.ready);
+            if idle.conn.poll_readable(&mut cx).is_pending() {
                 return Some(idle.conn);
             }
         }
@@ -67,20 +65,19 @@ impl<R: Rt> Pool<R> {
     }
 
     /// Keeps a connection whose last exchange came to a clean end.
-    pub fn put(&self, snapshot: &Snapshot, endpoint: EndpointId, conn: Conn<R>, now: Tick) {
+    pub fn put(&self, snapshot: &Snapshot, endpoint: EndpointId, mut conn: Conn<R>, now: Tick) {
         self.turn_to(snapshot);
         let Some(index) = self.row(snapshot, endpoint) else { return };
-        let mut ready: Watching = Box::pin(conn.reader.ready());
         let waker = self.keeper.borrow().clone();
         let mut cx = Context::from_waker(waker.as_ref().unwrap_or(Waker::noop()));
-        if ready.as_mut().poll(&mut cx).is_ready() {
+        if conn.poll_readable(&mut cx).is_ready() {
             return;
         }
         let row = &mut self.rows.borrow_mut()[index].idle;
         if row.len() >= limits::POOL_IDLE_MAX {
             row.remove(0);
         }
-        row.push(Idle { ready, conn, since: now });
+        row.push(Idle { conn, since: now });
     }
 
     /// How many are idle.
@@ -119,7 +116,7 @@ impl<R: Rt> Pool<R> {
             }
             drop(keeper);
             for row in self.rows.borrow_mut().iter_mut() {
-                row.idle.retain_mut(|idle| idle.ready.as_mut().poll(cx).is_pending());
+                row.idle.retain_mut(|idle| idle.conn.poll_readable(cx).is_pending());
             }
             Poll::<()>::Pending
         })

@@ -40,7 +40,7 @@ pub(super) async fn tell<R: Rt>(
         [before, id, after].into_iter().for_each(|part| out.extend(part));
         ledger.bytes_out = length as u64;
     }
-    let said = down.say(core, out, now + client.patience).await;
+    let said = down.say(core, out, now + client.patience.timeout).await;
     ledger.committed = Some((now, CommittedBy::Error));
     (ledger.status, ledger.ending) = (ready.answer.status, Ending::Error);
     ledger.ended = core.rt.now();

@@ -13,6 +13,7 @@ use rustls::{ClientConfig, ClientConnection, Connection, RootCertStore};
 
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
+use crate::net::watch::NoSession;
 
 pub mod server;
 
@@ -51,7 +52,7 @@ impl Profile {
     /// `Tls`: rustls refused its own configuration.
     pub fn session(&self) -> Result<Session, Fault> {
         ClientConnection::new(self.config.clone(), self.name.clone())
-            .map(|conn| Session { conn: Connection::Client(conn) })
+            .map(|conn| Session { conn: Connection::Client(conn), failed: None })
             .map_err(|_| Fault::Tls)
     }
 }
@@ -72,6 +73,8 @@ fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
 /// One TLS connection's state.
 pub struct Session {
     conn: Connection,
+    /// Why no session came to be.
+    failed: Option<NoSession>,
 }
 
 impl Session {
@@ -91,7 +94,13 @@ impl Session {
             let mut rest = cipher.as_slice();
             let taken = self.conn.read_tls(&mut rest).map_err(|_| Fault::Tls)?;
             cipher.consume(taken);
-            let state = self.conn.process_new_packets().map_err(|_| Fault::Tls)?;
+            let state = match self.conn.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => {
+                    self.failed = Some(reason(&error));
+                    return Err(Fault::Tls);
+                }
+            };
             closed |= state.peer_has_closed();
             self.take_plain(state.plaintext_bytes_to_read(), plain)?;
             if taken == 0 {
@@ -138,9 +147,29 @@ impl Session {
         self.conn.send_close_notify();
     }
 
+    /// Why `open` failed.
+    pub fn why(&self) -> NoSession {
+        self.failed.unwrap_or(NoSession::Malformed)
+    }
+
     /// Whether `flush` would write anything.
     pub fn wants_write(&self) -> bool {
         self.conn.wants_write()
+    }
+}
+
+/// What an error says of a client's handshake, told apart by who has to do something about it.
+fn reason(error: &rustls::Error) -> NoSession {
+    match error {
+        rustls::Error::PeerIncompatible(_) | rustls::Error::NoApplicationProtocol => {
+            NoSession::Incompatible
+        }
+        rustls::Error::InvalidCertificate(_)
+        | rustls::Error::NoCertificatesPresented
+        | rustls::Error::UnsupportedNameType
+        | rustls::Error::InvalidCertRevocationList(_) => NoSession::Certificate,
+        rustls::Error::AlertReceived(_) => NoSession::Alert,
+        _ => NoSession::Malformed,
     }
 }
 

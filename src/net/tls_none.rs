@@ -3,6 +3,7 @@
 
 use crate::base::buf::Buf;
 use crate::base::fail::Fault;
+use crate::net::watch::NoSession;
 
 /// Can't be made in this build.
 #[derive(Clone)]
@@ -52,6 +53,9 @@ impl Session {
     pub fn end(&mut self) {
         match *self {}
     }
+    pub fn why(&self) -> NoSession {
+        match *self {}
+    }
     pub fn wants_write(&self) -> bool {
         match *self {}
     }
@@ -62,6 +66,7 @@ pub mod server {
     use super::Session;
     use crate::base::fail::Fault;
     use crate::config::{Problem, Server};
+    use crate::net::watch::NoSession;
 
     /// Can't be made in this build.
     #[derive(Clone)]

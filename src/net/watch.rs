@@ -4,6 +4,52 @@ use crate::base::ids::CoreId;
 use crate::base::tick::Ms;
 use crate::exchange::ledger::Ledger;
 use crate::net::load::Shed;
+use crate::route::Table;
+
+/// Why a connection came to no TLS session.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoSession {
+    /// The client left before there was one.
+    Closed,
+    /// It took too long.
+    Timeout,
+    /// It spoke plain HTTP.
+    PlainHttp,
+    /// No version, cipher or protocol in common.
+    Incompatible,
+    /// Its certificate was missing or not accepted.
+    Certificate,
+    /// It refused ours, by an alert.
+    Alert,
+    /// What it sent was no TLS, or did not verify.
+    Malformed,
+}
+
+impl NoSession {
+    /// Every reason, in the order of its number.
+    pub const ALL: [NoSession; 7] = [
+        NoSession::Closed,
+        NoSession::Timeout,
+        NoSession::PlainHttp,
+        NoSession::Incompatible,
+        NoSession::Certificate,
+        NoSession::Alert,
+        NoSession::Malformed,
+    ];
+
+    /// The stable short name, for the metric.
+    pub const fn name(self) -> &'static str {
+        match self {
+            NoSession::Closed => "closed",
+            NoSession::Timeout => "timeout",
+            NoSession::PlainHttp => "plain_http",
+            NoSession::Incompatible => "incompatible",
+            NoSession::Certificate => "certificate",
+            NoSession::Alert => "alert",
+            NoSession::Malformed => "malformed",
+        }
+    }
+}
 
 /// Implemented by the process's metrics and log. Called on the core, so it must not block, lock for
 /// long, or allocate much.
@@ -22,6 +68,12 @@ pub trait Watch: Send + Sync + 'static {
     fn shed(&self, _core: CoreId, _why: Shed) {}
     /// A client was slower than it may be, with a head or a body.
     fn too_slow(&self, _core: CoreId) {}
+    /// A connection came to no TLS session.
+    fn no_session(&self, _core: CoreId, _why: NoSession) {}
+    /// A snapshot with this table will be in force in a moment. Not on a core.
+    fn publishing(&self, _table: &Table) {}
+    /// A reload was taken in, or refused. Not on a core.
+    fn reloaded(&self, _taken: bool) {}
     /// How late a core's event loop is, now and then.
     fn late(&self, _core: CoreId, _late: Ms) {}
     /// An accept or a dial failed for want of a descriptor; `news`: the one before had one.

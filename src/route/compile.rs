@@ -219,9 +219,7 @@ impl Maker<'_> {
         let kept = self.previous.and_then(|table| {
             let known = |own: &&OwnBreaker| {
                 let old = &own.breaker;
-                (&*own.route, &own.target) == (route, &target.name)
-                    && old.rule() == rule
-                    && old.is_beside(&target.breaker)
+                &*own.route == route && old.rule() == rule && old.is_beside(&target.breaker)
             };
             table.own_breakers.iter().find(known).map(|own| own.breaker.clone())
         });
@@ -317,16 +315,22 @@ impl Maker<'_> {
         same_place.then(|| old.speed.clone())
     }
 
-    /// The breaker that knew this target before the reload: same name, place and credential.
+    /// The breaker that knew this target before the reload: same provider, model, place and credential,
+    /// whichever of the provider's keys that was.
     fn kept_breaker(&self, target: &Target) -> Option<Arc<Breaker>> {
         let previous = self.previous?;
-        let same = |old: &Target| old.name == target.name && old.model == target.model;
+        let new = &self.table.providers[target.provider];
+        let endpoint = &self.table.endpoints[target.endpoint];
+        let same = |old: &Target| {
+            let row = &previous.providers[old.provider];
+            row.name == new.name
+                && old.model == target.model
+                && previous.endpoints[old.endpoint] == *endpoint
+                && old.key == target.key
+                && row.aws == new.aws
+        };
         let (_, old) = previous.targets.iter().find(|(_, old)| same(old))?;
-        let same_place = previous.endpoints[old.endpoint] == self.table.endpoints[target.endpoint];
-        let signers =
-            (&previous.providers[old.provider].aws, &self.table.providers[target.provider].aws);
-        let same_key = old.key == target.key && signers.0 == signers.1;
-        (same_place && same_key).then(|| old.breaker.clone())
+        Some(old.breaker.clone())
     }
 }
 
@@ -395,6 +399,28 @@ mod tests {
         assert_eq!(standings(&new, "touchy"), [Standing::Ready, open]);
         let other = table(&TEXT.replace("failures = 1", "failures = 2"), Some(&old));
         assert_eq!(standings(&other, "touchy"), [Standing::Ready; 2]);
+    }
+
+    #[test]
+    fn a_key_keeps_its_health_wherever_it_stands() {
+        let old = table(TEXT, None);
+        fail(&old, "touchy");
+        let keys = |list: &str| TEXT.replace("[\"env:A\", \"env:B\"]", list);
+        let new = table(&keys("[\"env:NEW\", \"env:B\", \"env:A\"]"), Some(&old));
+        let health = |table: &Table, key: &str| {
+            let of = |target: &&Target| {
+                target.key.as_ref().is_some_and(|known| known.expose() == key.as_bytes())
+            };
+            let target = table.targets.iter().map(|(_, target)| target).find(of)?;
+            let own = table.own_breakers.iter().find(|own| own.target == target.name)?;
+            Some((target.breaker.clone(), own.breaker.clone()))
+        };
+        for key in ["env:A", "env:B"] {
+            let (was, is) = (health(&old, key).unwrap(), health(&new, key).unwrap());
+            assert!(Arc::ptr_eq(&was.0, &is.0), "{key}");
+            assert!(Arc::ptr_eq(&was.1, &is.1), "{key} in the route");
+        }
+        assert_eq!(health(&new, "env:NEW").unwrap().0.standing(NOW), Standing::Ready);
     }
 
     #[test]

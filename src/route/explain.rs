@@ -100,8 +100,11 @@ pub fn explain(table: &Table, wish: &Wish, turn: u32, now: Tick) -> Explained {
         }
     });
     tried.append(&mut left);
-    let first = if wish.model.is_empty() { wish.models.first() } else { Some(&wish.model) };
-    let asked = first.cloned().unwrap_or_default();
+    let asked = if wish.model.is_empty() {
+        wish.models.first().cloned().unwrap_or_default()
+    } else {
+        String::from(&*wish.model)
+    };
     Explained { asked, demand: wish.demand, stream: wish.stream, plan, candidates: tried }
 }
 

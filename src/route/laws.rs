@@ -147,7 +147,7 @@ fn wish() -> impl Strategy<Value = Wish<'static>> {
             )| {
                 let ([a, b, c], prompt, output, thread) = demand;
                 Wish {
-                    model: model.to_owned(),
+                    model: model.into(),
                     models: models.into_iter().map(str::to_owned).collect(),
                     order,
                     // Mostly without, or nothing would be left.
@@ -267,7 +267,7 @@ proptest! {
     fn a_ranked_group_is_sorted_by_its_score(world in world()) {
         let table = table(&world);
         let wish = Wish {
-            model: "firstbyte/cheapest".to_owned(),
+            model: "firstbyte/cheapest".into(),
             models: Vec::new(),
             order: Vec::new(),
             sort: None,

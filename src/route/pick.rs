@@ -220,7 +220,7 @@ impl<'t> Gather<'t> {
             return Ok(());
         }
         let mut asked = wish.models.iter().take(REQUEST_NAMES_MAX).map(String::as_str);
-        let first = if wish.model.is_empty() { asked.next() } else { Some(wish.model.as_str()) };
+        let first = if wish.model.is_empty() { asked.next() } else { Some(&*wish.model) };
         // A later name may be unknown here; the one that the client means first may not.
         if !first.is_some_and(|name| self.name(name, Why::Primary)) {
             return Err(Refusal::UnknownModel);

@@ -235,7 +235,7 @@ pub struct MaxPrice {
 #[derive(Clone, Debug)]
 pub struct Wish<'a> {
     /// `model`; empty if the request named none.
-    pub model: String,
+    pub model: Arc<str>,
     /// `models`: tried after `model`; if that is empty the first of them is the model.
     pub models: Vec<String>,
     /// `provider.order`: these providers first, in this order, within each model.
@@ -286,7 +286,7 @@ impl std::fmt::Debug for Judge<'_> {
 impl Default for Wish<'_> {
     fn default() -> Wish<'static> {
         Wish {
-            model: String::new(),
+            model: Arc::default(),
             models: Vec::new(),
             order: Vec::new(),
             only: Vec::new(),

@@ -153,7 +153,7 @@ fn models_of_the_request_come_after_its_model() {
     asked.models = names(&["g", "nope", "h", "c/y"]);
     let expected = ["b/h h primary", "b/g g asked", "c/* c/y asked"];
     assert_eq!(planned(&table, &asked, 0), expected);
-    asked.model.clear();
+    asked.model = "".into();
     let expected = ["b/g g primary", "b/h h asked", "c/* c/y asked"];
     assert_eq!(planned(&table, &asked, 0), expected);
     asked.model = "nope".into();
@@ -452,7 +452,7 @@ fn world() -> impl Strategy<Value = World> {
                 i => format!("m{i}"),
             };
             let wish = Wish {
-                model: model(&asked.0),
+                model: model(&asked.0).into(),
                 models: asked.1.iter().map(model).collect(),
                 order: provider(&asked.2),
                 only: provider(&asked.3),

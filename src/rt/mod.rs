@@ -12,10 +12,12 @@
 //! 6. One wait for one direction: of a reader's `ready` and `read`, and of a listener's accepts, one
 //!    is pending at a time. epoll wakes only the last one to be polled, and a stop may end the other.
 
-use std::future::Future;
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::base::buf::Buf;
@@ -101,6 +103,12 @@ pub trait Reader: 'static {
     /// Completes when a read would not wait: data, end or error. Parks no buffer. Droppable.
     fn ready(&self) -> impl Future<Output = io::Result<()>> + 'static;
 
+    /// A `ready` for more than one wait.
+    fn watching(&self) -> Watching;
+    /// Octets that were written to the socket and that the peer's system has not taken yet; none if that
+    /// can't be told.
+    fn unacked(&self) -> Option<usize>;
+
     /// Receives into the tail of `buf`, which must have spare capacity.
     fn read(&mut self, buf: Buf, stop: <Self::Stop as Stop>::Handle) -> impl Future<Output = Rent>;
 
@@ -110,8 +118,73 @@ pub trait Reader: 'static {
     fn try_read(&mut self, buf: Buf) -> Rent;
 }
 
-/// A `ready` that outlives what waits for it now.
-pub type Watching = Pin<Box<dyn Future<Output = io::Result<()>>>>;
+/// A `ready` that can be awaited again and again, and by one after the other. It allocates once.
+pub struct Watching {
+    turn: Rc<Cell<Turn>>,
+    /// Never ends.
+    waits: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+/// Where a watch stands.
+#[derive(Default)]
+enum Turn {
+    /// Nobody waits.
+    #[default]
+    Rest,
+    /// A wait is under way, or will be with the next poll.
+    Wait,
+    /// It is over.
+    Done(io::Result<()>),
+}
+
+impl Watching {
+    /// Waits by what `ready` makes, for runtimes.
+    fn new<F>(ready: impl Fn() -> F + 'static) -> Watching
+    where
+        F: Future<Output = io::Result<()>> + 'static,
+    {
+        let turn = Rc::new(Cell::new(Turn::Rest));
+        let shared = turn.clone();
+        let waits = async move {
+            loop {
+                poll_fn(|_| {
+                    let turn = shared.take();
+                    let waits = matches!(turn, Turn::Wait);
+                    shared.set(turn);
+                    if waits { Poll::Ready(()) } else { Poll::Pending }
+                })
+                .await;
+                let done = ready().await;
+                shared.set(Turn::Done(done));
+            }
+        };
+        Watching { turn, waits: Box::pin(waits) }
+    }
+
+    /// Completes when a read would not wait. The next poll after that begins the next wait.
+    pub fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if let Turn::Done(done) = self.turn.replace(Turn::Wait) {
+            self.turn.set(Turn::Rest);
+            return Poll::Ready(done);
+        }
+        let _ = self.waits.as_mut().poll(cx);
+        match self.turn.take() {
+            Turn::Done(done) => Poll::Ready(done),
+            turn @ (Turn::Rest | Turn::Wait) => {
+                self.turn.set(turn);
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Whether a wait is under way, beside which nobody may read.
+    pub fn is_waiting(&self) -> bool {
+        let turn = self.turn.take();
+        let waits = matches!(turn, Turn::Wait);
+        self.turn.set(turn);
+        waits
+    }
+}
 
 /// The sending half.
 pub trait Writer: 'static {

@@ -25,7 +25,7 @@ use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 
-use super::{Accept, LAG_AFTER, Reader, Rent, Rt, Stop, Writer, stopped};
+use super::{Accept, LAG_AFTER, Reader, Rent, Rt, Stop, Watching, Writer, stopped};
 use crate::base::buf::Buf;
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick, UnixMs};
@@ -302,6 +302,16 @@ fn disconnect(reader: &MonoReader) {
     let _ = SockRef::from(&fd).connect(&nobody);
 }
 
+/// Waits until there is something to read.
+#[allow(unsafe_code)]
+async fn readable(half: OwnedReadHalf<TcpStream>) -> io::Result<()> {
+    // SAFETY: the cell is kept alive by `half`; `readable` takes `&TcpStream` and only clones its
+    // descriptor, and every other use of the cell is on this thread and holds no reference while it waits
+    // for the kernel's answer but to the same descriptor.
+    let stream = unsafe { &*half.0.get() };
+    stream.readable(false).await
+}
+
 /// The descriptor of a half, for calls that don't wait.
 #[allow(unsafe_code)]
 fn descriptor<H>(_half: &H, fd: RawFd) -> BorrowedFd<'_> {
@@ -335,16 +345,22 @@ pub struct MonoReader {
 impl Reader for MonoReader {
     type Stop = MonoStop;
 
-    #[allow(unsafe_code)]
     fn ready(&self) -> impl Future<Output = io::Result<()>> + 'static {
-        let shared = self.half.0.clone();
-        async move {
-            // SAFETY: the cell is kept alive by `shared`; `readable` takes `&TcpStream` and only
-            // clones its descriptor, and every other use of the cell is on this thread and holds no
-            // reference while it waits for the kernel's answer but to the same descriptor.
-            let stream = unsafe { &*shared.get() };
-            stream.readable(false).await
-        }
+        readable(OwnedReadHalf(self.half.0.clone()))
+    }
+
+    fn watching(&self) -> Watching {
+        let half = OwnedReadHalf(self.half.0.clone());
+        Watching::new(move || readable(OwnedReadHalf(half.0.clone())))
+    }
+
+    #[allow(unsafe_code)]
+    fn unacked(&self) -> Option<usize> {
+        let mut waiting: libc::c_int = 0;
+        // SAFETY: the descriptor is open for as long as `self` lives, and the call (SIOCOUTQ, by the name
+        // that it has for terminals) writes one `int`, which outlives it.
+        let result = unsafe { libc::ioctl(self.fd, libc::TIOCOUTQ, &raw mut waiting) };
+        (result == 0).then(|| usize::try_from(waiting).unwrap_or(0))
     }
 
     async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {

@@ -106,9 +106,7 @@ impl Scanner {
         if self.after_return && self.line < bytes.len() {
             self.skip_feed(bytes);
         }
-        while let Some(found) = memchr2(b'\n', b'\r', bytes.get(self.looked..).unwrap_or_default())
-        {
-            let end = self.looked + found;
+        while let Some(end) = self.line_end(bytes) {
             if end + 1 - self.begin > self.max {
                 return Err(TooLarge);
             }
@@ -143,6 +141,16 @@ impl Scanner {
         }
         let nothing = self.frame == Frame::default();
         Ok(if nothing { None } else { Some(self.finish(bytes.len(), false)) })
+    }
+
+    /// Where the current line ends. An event's last line is empty: that needs no search.
+    #[inline(always)]
+    fn line_end(&self, bytes: &[u8]) -> Option<usize> {
+        let rest = bytes.get(self.looked..)?;
+        match rest.first()? {
+            b'\n' | b'\r' => Some(self.looked),
+            _ => memchr2(b'\n', b'\r', rest).map(|found| self.looked + found),
+        }
     }
 
     /// Steps over a byte order mark. `false`: too few bytes to tell.

@@ -3,10 +3,11 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
 
+use firstbyte::llm::provider::MESSAGE_MAX;
 use serde_json::{Value, json};
 
 use crate::client::{ask, chat, post};
-use crate::fallback::{expected, good};
+use crate::fallback::{event, expected, good, stream};
 use crate::rig::{Gateway, Provider, on_both, providers};
 
 /// What a provider got: head and body.
@@ -309,6 +310,36 @@ fn the_routed_model_is_the_forwarded_model() {
             let answer = ask(gateway.addr, &post("/v1/rerank", "", body));
             assert_eq!(answer.status, 400, "{driver:?}: {body}");
             assert!(got.try_recv().is_err(), "{driver:?}: {body}");
+        }
+    });
+}
+
+#[test]
+fn a_credential_that_is_cut_with_its_message_is_not_told() {
+    // What the rig resolves every key to; a provider of bad manners quotes it where its message is cut.
+    const CANARY: &str = "secret-key";
+    on_both(|driver| {
+        for at in 4..=CANARY.len() {
+            let message = format!("{} {CANARY} is refused", "x".repeat(MESSAGE_MAX - 1 - at));
+            let error = json!({ "error": { "message": message } }).to_string();
+            let refusal = |body: &str| {
+                format!("HTTP/1.1 400 X\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+            };
+            let cut = [event("{\"content\":\"hello\"}"), format!("data: {error}\n\n")];
+            for (how, bytes) in [
+                ("as JSON", refusal(&error)),
+                ("as a text", refusal(&message)),
+                ("in a stream", stream(&cut)),
+            ] {
+                let provider = Provider::saying(bytes);
+                let gateway = Gateway::start(driver, &providers("", &[provider.addr]));
+                let answer = ask(gateway.addr, &chat(true, ""));
+                let (text, head) = (answer.text(), &answer.head);
+                assert!(text.contains("xxx"), "{driver:?} {how} {at}: the message is told: {text}");
+                assert!(!text.contains(&CANARY[..4]), "{driver:?} {how} {at}: {text}");
+                let ledger = format!("{head} {:?}", gateway.ledgers(1));
+                assert!(!ledger.contains(&CANARY[..4]), "{driver:?} {how} {at}: {ledger}");
+            }
         }
     });
 }

@@ -40,7 +40,11 @@ impl Response {
 
 impl Client {
     pub fn connect(addr: SocketAddr) -> Client {
-        let stream = TcpStream::connect(addr).unwrap();
+        Client::of(TcpStream::connect(addr).unwrap())
+    }
+
+    /// On a connection that there is.
+    pub fn of(stream: TcpStream) -> Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
         Client { stream, tls: None, buffer: Vec::new() }
@@ -56,10 +60,7 @@ impl Client {
         let socket = socket.unwrap();
         socket.bind(&SocketAddr::from((from, 0)).into()).unwrap();
         socket.connect(&addr.into()).unwrap();
-        let stream = TcpStream::from(socket);
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
-        Client { stream, tls: None, buffer: Vec::new() }
+        Client::of(TcpStream::from(socket))
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -76,6 +77,24 @@ impl Client {
     /// Sends what the gateway may stop reading before its end.
     pub fn send_as_far_as_it_goes(&mut self, bytes: impl AsRef<[u8]>) {
         let _ = self.stream.write_all(bytes.as_ref());
+    }
+
+    /// Sends all of it before a byte of the answer is read; false if the gateway stopped taking it.
+    pub fn send_blindly(&mut self, bytes: &[u8]) -> bool {
+        let Some(tls) = &mut self.tls else { return self.stream.write_all(bytes).is_ok() };
+        if tls.complete_io(&mut self.stream).is_err() {
+            return false;
+        }
+        // Not through a `Stream`, which reads whenever it may.
+        for piece in bytes.chunks(16 * 1024) {
+            tls.writer().write_all(piece).unwrap();
+            while tls.wants_write() {
+                if tls.write_tls(&mut self.stream).is_err() {
+                    return false;
+                }
+            }
+        }
+        true
     }
 
     /// Reads one response to its end.

@@ -1,5 +1,6 @@
 //! What the product is for: a provider fails, and the client sees a whole answer or an honest end.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
@@ -15,7 +16,21 @@ const SSE: &str =
     "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
 /// Short, since what hangs here is waited for.
 pub const SHORT: &str = "head_timeout = \"250ms\"\nfirst_content_timeout = \"250ms\"\nidle_timeout = \"250ms\"\nanswer_timeout = \"250ms\"\n\
-    breaker = \"off\"\nretry_budget = { ratio = 1.0, floor = 100000, window = \"10s\" }\nfirst_content_deadline = \"60s\"\n";
+    connect_timeout = \"60s\"\nbreaker = \"off\"\nretry_budget = { ratio = 1.0, floor = 100000, window = \"10s\" }\nfirst_content_deadline = \"60s\"\n";
+
+/// The same with limits that only a failing test meets.
+pub fn patient() -> String {
+    SHORT.replace("250ms", "60s")
+}
+
+/// A patient config in which only the first provider has a limit that a test can wait for; none, if the
+/// test is about something else.
+fn waiting(addrs: &[SocketAddr], limit: Option<&str>) -> String {
+    let config = providers(&patient(), addrs);
+    let Some(limit) = limit else { return config };
+    let target = format!("{{ target = \"p0/up\", {limit} = \"250ms\" }}");
+    config.replacen("\"p0/up\"", &target, 1)
+}
 
 pub fn event(delta: &str) -> String {
     format!(
@@ -61,7 +76,7 @@ enum Fail {
     Refuse,
 }
 
-fn failing(fail: Fail) -> std::net::SocketAddr {
+fn failing(fail: Fail) -> SocketAddr {
     match fail {
         Fail::Refuse => Provider::refusing(),
         Fail::Say(bytes) => Provider::saying(bytes).addr,
@@ -121,7 +136,8 @@ fn early_failures_are_invisible() {
     on_both(|driver| {
         for (fail, outcome) in early() {
             let second = Provider::saying(good("p1"));
-            let config = providers(SHORT, &[failing(fail), second.addr]);
+            let limit = outcome.ends_with("_timeout").then_some(outcome);
+            let config = waiting(&[failing(fail), second.addr], limit);
             let gateway = Gateway::start(driver, &config);
             let answer = ask(gateway.addr, &chat(true, ""));
             let case = format!("{driver:?} {outcome}: {answer:?}");
@@ -167,7 +183,8 @@ fn late_failures_are_told_once() {
     on_both(|driver| {
         for (index, (fail, code)) in cases.iter().enumerate() {
             let second = Provider::saying(good("p1"));
-            let config = providers(SHORT, &[failing(fail.clone()), second.addr]);
+            let limit = (*code == "stream_timeout").then_some("idle_timeout");
+            let config = waiting(&[failing(fail.clone()), second.addr], limit);
             let gateway = Gateway::start(driver, &config);
             let answer = ask(gateway.addr, &chat(true, ""));
             assert_cut(&answer, code, &format!("{driver:?} case {index}: {}", answer.text()));
@@ -205,7 +222,7 @@ fn cut_after_each_byte_of_the_first_three_events() {
                 false
             });
             let second = Provider::saying(good("p1"));
-            let config = providers(SHORT, &[primary.addr, second.addr]);
+            let config = waiting(&[primary.addr, second.addr], None);
             let gateway = Gateway::start(driver, &config);
             let mut client = Client::connect(gateway.addr);
             for cut in 0..=three {
@@ -277,13 +294,26 @@ fn all_chains_of_three() {
         };
         let places = [place(0), place(1), place(2)];
         let addrs: Vec<_> = places.iter().map(|p| p.addr).collect();
-        let gateway = Gateway::start(driver, &providers(SHORT, &addrs));
+        let chain_of = |code: usize| [code / 36, code / 6 % 6, code % 6];
+        // A model for each chain: only what hangs has a limit that comes.
+        let mut config = providers(&patient(), &addrs);
+        for code in 0..216 {
+            let targets: Vec<_> = (0..3)
+                .map(|i| match chain_of(code)[i] {
+                    3 => format!("{{ target = \"p{i}/up\", head_timeout = \"250ms\" }}"),
+                    _ => format!("\"p{i}/up\""),
+                })
+                .collect();
+            config += &format!("[models.m{code}]\ntargets = [{}]\n", targets.join(", "));
+        }
+        let gateway = Gateway::start(driver, &config);
         let run = |code: usize| {
-            let chain = [code / 36, code / 6 % 6, code % 6];
+            let chain = chain_of(code);
             let request = chat(true, "").replace(
                 "\"content\":\"hi\"",
                 &format!("\"content\":\"chain:{}{}{}\"", chain[0], chain[1], chain[2]),
             );
+            let request = request.replace("\"m\"", &format!("\"m{code}\""));
             let length = request.split("\r\n\r\n").nth(1).unwrap().len();
             let request: Vec<_> = request
                 .split("\r\n")
@@ -298,7 +328,8 @@ fn all_chains_of_three() {
             let case = format!("{driver:?} {:?}: {answer:?}", chain.map(|k| kinds[k]));
             let attempts = match winner {
                 Some(w) => {
-                    assert_eq!(answer.text(), expected(&format!("p{w}")), "{case}");
+                    let text = expected(&format!("p{w}")).replace("\"m\"", &format!("\"m{code}\""));
+                    assert_eq!(answer.text(), text, "{case}");
                     answer.field("x-firstbyte-attempts").unwrap().to_owned()
                 }
                 None => {
@@ -380,8 +411,9 @@ fn opening_and_racing_over_real_sockets() {
     on_both(|driver| {
         let slow = failing(Fail::Hang(String::from(SSE)));
         let second = Provider::saying(good("p1"));
-        let defaults = format!("{SHORT}open_after = \"50ms\"\n");
-        let gateway = Gateway::start(driver, &providers(&defaults, &[slow, second.addr]));
+        let config = waiting(&[slow, second.addr], Some("first_content_timeout"));
+        let config = config.replacen("[defaults]\n", "[defaults]\nopen_after = \"50ms\"\n", 1);
+        let gateway = Gateway::start(driver, &config);
         let answer = ask(gateway.addr, &chat(true, ""));
         let text = answer.text();
         assert!(text.starts_with(": waiting for a provider\n\n"), "{driver:?}: {text}");

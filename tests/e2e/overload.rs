@@ -6,12 +6,13 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use firstbyte::base::limits;
 use firstbyte::exchange::ledger::Ending;
 use firstbyte::net::load::Shed;
 
 use crate::client::{Client, ask, chat, post};
-use crate::fallback::{expected, good};
-use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, wait_for};
+use crate::fallback::{event, events, expected, good, stream};
+use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, read, wait_for};
 
 const MODELS: &str = "GET /v1/models HTTP/1.1\r\nhost: x\r\n\r\n";
 
@@ -301,6 +302,99 @@ fn a_core_that_is_late_sheds_and_recovers() {
     });
 }
 
+/// Heads of requests that are refused before their body has come, and with what.
+pub fn refused_uploads() -> Vec<(&'static str, String, u16)> {
+    let head = |line: &str, fields: &str| {
+        format!("{line} HTTP/1.1\r\nhost: x\r\n{fields}content-length: {UPLOAD}\r\n\r\n")
+    };
+    let key = "authorization: Bearer secret-key\r\n";
+    let chat = "POST /v1/chat/completions";
+    let chunked = format!(
+        "{chat} HTTP/1.1\r\nhost: x\r\n{key}transfer-encoding: chunked\r\n\r\n{UPLOAD:x}\r\n"
+    );
+    vec![
+        ("too large", head(chat, key), 413),
+        ("too large a chunk", chunked, 413),
+        ("no key", head(chat, ""), 401),
+        ("no such path", head("POST /nowhere", key), 404),
+        ("no such method", head("DELETE /v1/chat/completions", key), 405),
+        ("no such version", head("POST /", key).replace("/1.1", "/3.1"), 505),
+        ("two hosts", head(chat, "host: y\r\n"), 400),
+        ("an expectation", head(chat, &format!("{key}expect: gold\r\n")), 417),
+    ]
+}
+
+/// The config that they are refused by.
+pub const REFUSING: &str = "body_max = \"64KiB\"\n";
+pub const KEYED: &str = "[auth]\nkeys = [{ name = \"one\", key = \"env:KEY\" }]\n";
+
+/// Octets of an upload: far more than the kernels of both ends hold.
+pub const UPLOAD: usize = 20 << 20;
+
+/// What is uploaded: requests, in case somebody takes a body for some.
+pub fn upload() -> Vec<u8> {
+    let smuggled = post("/v1/chat/completions", "authorization: Bearer secret-key\r\n", "{}");
+    smuggled.bytes().cycle().take(UPLOAD).collect()
+}
+
+#[test]
+fn a_refused_upload_gets_its_answer_whole() {
+    on_both(|driver| {
+        let provider = Provider::saying(good("p0"));
+        let config = REFUSING.to_owned() + &providers("", &[provider.addr]) + KEYED;
+        let gateway = Gateway::start(driver, &config);
+        let body = upload();
+        let cases = refused_uploads();
+        for (what, head, status) in &cases {
+            let mut client = Client::connect(gateway.addr);
+            client.send(head);
+            assert!(client.send_blindly(&body), "{driver:?}: {what} is reset");
+            let answer = client.receive();
+            assert_eq!(answer.status, *status, "{driver:?} {what}: {answer:?}");
+            assert!(answer.whole && answer.field("connection") == Some("close"), "{answer:?}");
+            assert!(client.is_closed(), "{driver:?}: one answer, and an end, to {what}");
+        }
+        assert_eq!(gateway.ledgers(cases.len()).len(), cases.len(), "{driver:?}");
+        assert!(provider.accepted.lock().unwrap().try_recv().is_err(), "{driver:?}");
+    });
+}
+
+#[test]
+fn a_shed_upload_gets_its_answer_whole() {
+    on_both(|driver| {
+        let (provider, gate, reached) = gated();
+        let config = String::from("in_flight_max = 1\n") + &providers("", &[provider.addr]);
+        let gateway = Gateway::start(driver, &config);
+        let mut first = Client::connect(gateway.addr);
+        first.send(chat(true, ""));
+        reached.recv_timeout(PATIENCE).unwrap();
+        let mut client = Client::connect(gateway.addr);
+        client.send(format!(
+            "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {UPLOAD}\r\n\r\n"
+        ));
+        assert!(client.send_blindly(&upload()), "{driver:?}: reset");
+        assert_eq!(client.receive().status, 503, "{driver:?}");
+        assert!(client.is_closed(), "{driver:?}");
+        gate.store(true, Ordering::SeqCst);
+        assert_eq!(first.receive().text(), expected("p0"), "{driver:?}");
+    });
+}
+
+#[test]
+fn an_upload_without_end_is_not_read_for_ever() {
+    on_both(|driver| {
+        let config = REFUSING.to_owned() + &providers("", &[Provider::refusing()]);
+        let gateway = Gateway::start(driver, &config);
+        let mut client = Client::connect(gateway.addr);
+        client.send("POST /nowhere HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999\r\n\r\n");
+        let piece = vec![b'x'; 1 << 20];
+        let most = limits::LINGER_BYTES_MAX / piece.len() + 64;
+        let sent = (0..most).take_while(|_| client.send_blindly(&piece)).count();
+        assert!((20..most).contains(&sent), "{driver:?}: {sent} MiB");
+        wait_for("its end", || (gateway.notes.open.load(Ordering::SeqCst) == 0).then_some(()));
+    });
+}
+
 #[test]
 fn a_half_close_is_what_the_config_says() {
     on_both(|driver| {
@@ -335,8 +429,7 @@ fn a_client_that_stops_reading_is_cut() {
         let provider = Provider::start(move |call| {
             let call = call.as_mut().unwrap();
             call.say("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n");
-            let event =
-                crate::fallback::event(&format!("{{\"content\":\"{}\"}}", "f".repeat(4000)));
+            let event = event(&format!("{{\"content\":\"{}\"}}", "f".repeat(4000)));
             // Until the gateway hangs up.
             while call.say(&event) {}
             closed_tx.lock().unwrap().send(()).unwrap();
@@ -349,5 +442,95 @@ fn a_client_that_stops_reading_is_cut() {
         client.receive_until("fff");
         closed.recv_timeout(PATIENCE).expect("the provider is hung up on");
         assert_eq!(gateway.ledgers(1)[0].ending, Ending::Gone, "{driver:?}");
+    });
+}
+
+/// A client with little room for what it has not read, so that its reading shows.
+fn narrow(addr: SocketAddr) -> Client {
+    let kind = socket2::Type::STREAM;
+    let socket = socket2::Socket::new(socket2::Domain::IPV4, kind, None).unwrap();
+    socket.set_recv_buffer_size(4096).unwrap();
+    socket.connect(&addr.into()).unwrap();
+    Client::of(socket.into())
+}
+
+/// A provider that says more than all buffers on the way hold, and then no more.
+fn wordy(bytes: usize) -> Provider {
+    let text = event(&format!("{{\"content\":\"{}\"}}", "f".repeat(2000)));
+    let mut parts = vec![text.clone(); bytes / text.len()];
+    parts.extend(events("p0"));
+    Provider::saying(stream(&parts))
+}
+
+/// Reads some, now and then, until the end or `enough`; says how much. The pace is what is tested.
+fn sip(client: &mut Client, bytes: usize, pause: Duration, enough: usize) -> usize {
+    let (clock, mut sum, mut sink) = (channel::<()>(), 0, vec![0; bytes]);
+    while sum < enough {
+        let _ = clock.1.recv_timeout(pause);
+        match read(&mut client.stream, &mut sink) {
+            Ok(0) | Err(_) => break,
+            Ok(count) => sum += count,
+        }
+    }
+    sum
+}
+
+#[test]
+fn a_client_that_sips_is_left() {
+    on_both(|driver| {
+        let provider = wordy(8 << 20);
+        // It takes 20 KiB a second at most.
+        let config =
+            "write_timeout = \"600s\"\nread_rate_min = \"200KiB\"\nrate_grace = \"500ms\"\n";
+        let gateway =
+            Gateway::start(driver, &(config.to_owned() + &providers("", &[provider.addr])));
+        let mut client = narrow(gateway.addr);
+        client.send(chat(true, ""));
+        let all = 8 << 20;
+        assert!(sip(&mut client, 1024, Duration::from_millis(50), all) < all, "{driver:?}");
+        let ledger = gateway.ledgers(1).remove(0);
+        assert_eq!((ledger.ending, ledger.status), (Ending::Slow, 200), "{driver:?}");
+        wait_for("its end", || (gateway.notes.open.load(Ordering::SeqCst) == 0).then_some(()));
+    });
+}
+
+#[test]
+fn a_steady_reader_behind_full_buffers_is_not_left() {
+    on_both(|driver| {
+        let provider = wordy(320 << 10);
+        // The kernel takes more only when it has less than 64 KiB: for 6 seconds of this client it takes
+        // nothing. Its least rate is a tenth of what it reads.
+        let config = "write_timeout = \"3s\"\nread_rate_min = \"1100B\"\nrate_grace = \"3s\"\n";
+        let gateway =
+            Gateway::start(driver, &(config.to_owned() + &providers("", &[provider.addr])));
+        let mut client = narrow(gateway.addr);
+        client.send(chat(true, "connection: close\r\n"));
+        let slowly = sip(&mut client, 1024, Duration::from_millis(90), 100_000);
+        assert!(slowly >= 100_000, "{driver:?}: left after {slowly} octets");
+        sip(&mut client, 65_536, Duration::ZERO, usize::MAX);
+        assert_eq!(gateway.ledgers(1)[0].ending, Ending::Good, "{driver:?}");
+    });
+}
+
+#[test]
+fn a_client_that_waits_for_a_slow_provider_is_not_left() {
+    on_both(|driver| {
+        let provider = Provider::start(|call| {
+            let (call, clock) = (call.as_mut().unwrap(), channel::<()>());
+            // Far below the rate, for many times the grace.
+            let whole = good("p0");
+            for piece in whole.as_bytes().chunks(whole.len() / 40) {
+                let _ = clock.1.recv_timeout(Duration::from_millis(50));
+                call.say(piece);
+            }
+            false
+        });
+        let config =
+            "write_timeout = \"200ms\"\nread_rate_min = \"1MiB\"\nrate_grace = \"200ms\"\n";
+        let gateway =
+            Gateway::start(driver, &(config.to_owned() + &providers("", &[provider.addr])));
+        let answer = ask(gateway.addr, &chat(true, ""));
+        assert_eq!(answer.text(), expected("p0"), "{driver:?}");
+        assert_eq!(gateway.ledgers(1)[0].ending, Ending::Good, "{driver:?}");
     });
 }

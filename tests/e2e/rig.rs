@@ -16,7 +16,7 @@ use firstbyte::net::beacon::Level;
 use firstbyte::net::core::{self, End, Shared};
 use firstbyte::net::load::Shed;
 use firstbyte::net::names::Names;
-use firstbyte::net::watch::Watch;
+use firstbyte::net::watch::{NoSession, Watch};
 use firstbyte::rt::uring::{self, Loop, MonoListener};
 
 /// Longer than anything here takes; only a failing test waits for it.
@@ -55,6 +55,8 @@ pub struct Notes {
     pub stall: AtomicBool,
     /// Connections and requests that were refused, by reason.
     pub shed: [AtomicUsize; Shed::ALL.len()],
+    /// Why connections came to no TLS session.
+    pub no_session: Mutex<Vec<NoSession>>,
     /// Heads and bodies that came too slowly.
     pub too_slow: AtomicUsize,
 }
@@ -95,6 +97,9 @@ impl Watch for Notes {
     }
     fn shed(&self, _core: CoreId, why: Shed) {
         self.shed[why as usize].fetch_add(1, Ordering::SeqCst);
+    }
+    fn no_session(&self, _core: CoreId, why: NoSession) {
+        self.no_session.lock().unwrap().push(why);
     }
     fn too_slow(&self, _core: CoreId) {
         self.too_slow.fetch_add(1, Ordering::SeqCst);

@@ -5,11 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use firstbyte::exchange::ledger::Ending;
+use firstbyte::net::watch::NoSession;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore};
 
 use crate::client::{Client, Response, chat, post};
 use crate::fallback::{event, expected, good};
+use crate::overload::{KEYED, REFUSING, refused_uploads, upload};
 use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, read};
 
 /// A CA with certificates on disk, gone with it.
@@ -104,6 +106,20 @@ fn handshake(gateway: &Gateway, config: &Arc<ClientConfig>, name: &str) -> Resul
         }
     }
     Ok(client)
+}
+
+/// Why connections came to no session, in any order.
+fn failed(gateway: &Gateway, expected: &[NoSession]) {
+    let sorted = |list: &[NoSession]| {
+        let mut names: Vec<_> = list.iter().map(|why| why.name()).collect();
+        names.sort_unstable();
+        names
+    };
+    let seen = crate::rig::wait_for("the handshakes' ends", || {
+        let seen = sorted(&gateway.notes.no_session.lock().unwrap());
+        (seen.len() >= expected.len()).then_some(seen)
+    });
+    assert_eq!(seen, sorted(expected));
 }
 
 #[test]
@@ -243,6 +259,7 @@ fn protocols_are_agreed_on_or_refused() {
                 (done, _) => panic!("{driver:?} {offer:?}: {:?}", done.err()),
             }
         }
+        failed(&gateway, &[NoSession::Incompatible]);
     });
 }
 
@@ -311,6 +328,7 @@ fn a_client_certificate_can_be_asked_for() {
             assert_eq!(ask(&gateway, &known, &chat(true, "")).0.text(), expected("p0"));
         }
         assert_eq!(gateway.ledgers(2).len(), 2, "{driver:?}");
+        failed(&gateway, &[NoSession::Certificate; 2]);
     });
 }
 
@@ -343,6 +361,18 @@ fn what_is_no_tls_is_told_or_closed() {
         }
         let trusted = Arc::new(ours.trusted());
         assert_eq!(ask(&gateway, &trusted, &chat(true, "")).0.text(), expected("p0"));
+        let mut why = vec![NoSession::PlainHttp];
+        // The alert is the one that comes well-formed. What is not complete is waited for.
+        why.extend([NoSession::Malformed; 3]);
+        why.extend([NoSession::Alert, NoSession::Timeout, NoSession::Timeout]);
+        failed(&gateway, &why);
+        // One that leaves in the middle, and one that does not trust the gateway.
+        drop(Client::connect(gateway.addr));
+        let other = Arc::new(Authority::new("another").trusted());
+        assert!(handshake(&gateway, &other, "localhost").is_err());
+        why.push(NoSession::Closed);
+        why.push(NoSession::Alert);
+        failed(&gateway, &why);
         // Noise within a session ends it.
         let (_, mut client) = ask(&gateway, &trusted, &chat(true, ""));
         client.stream.write_all(&[b'x'; 600]).unwrap();
@@ -401,6 +431,26 @@ fn requests_that_come_together_are_answered_in_turn() {
         client.send(chat(true, "").repeat(3));
         for _ in 0..3 {
             assert_eq!(client.receive().text(), expected("p0"), "{driver:?}");
+        }
+    });
+}
+
+#[test]
+fn a_refused_upload_gets_its_answer_whole() {
+    let ours = Authority::new("upload");
+    let tls = format!("tls = {}\n", ours.place("localhost"));
+    on_both(|driver| {
+        let config = tls.clone() + REFUSING + &providers("", &[Provider::refusing()]) + KEYED;
+        let gateway = Gateway::start(driver, &config);
+        let trusted = Arc::new(ours.trusted());
+        let body = upload();
+        for (what, head, status) in refused_uploads() {
+            let mut client = connect(&gateway, &trusted, "localhost");
+            client.send(&head);
+            assert!(client.send_blindly(&body), "{driver:?}: {what} is reset");
+            let answer = client.receive();
+            assert_eq!(answer.status, status, "{driver:?} {what}: {answer:?}");
+            assert!(client.is_closed(), "{driver:?}: one answer, and a close_notify, to {what}");
         }
     });
 }

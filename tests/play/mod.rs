@@ -37,14 +37,12 @@ impl Play {
         let table = route::compile(&config, None).unwrap();
         let body = br#"{"model":"m","stream":true,"messages":[{"role":"user","content":"?"}]}"#;
         let mut ask = Ask::read(Surface::Chat, body).unwrap();
-        ask.envelope = Envelope {
-            method: "POST",
-            path: String::from("/chat/completions"),
-            ..Envelope::default()
-        };
+        ask.envelope =
+            Envelope { method: "POST", path: "/chat/completions".into(), ..Envelope::default() };
         let plan = route::pick(&table, &wish_of(&ask, None), 0, Tick(1)).unwrap();
         let job = Job { ask, body: Buf::from(&body[..]), plan };
-        let client = Client { minor: 1, keep_alive: true, patience: Ms(1000), to_head: false };
+        let client =
+            Client { minor: 1, keep_alive: true, patience: Ms(1000).into(), to_head: false };
         let cx = Cx { now: Tick(1), wall: UnixMs(0), table: &table };
         let exchange = Exchange::new(job, client, ledger(), &cx);
         let mut play =

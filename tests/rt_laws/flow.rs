@@ -329,6 +329,26 @@ pub async fn waits_are_droppable<R: Rt>(bed: Bed<R>) {
     drop(reader.ready());
 }
 
+pub async fn watches_go_on<R: Rt>(bed: Bed<R>) {
+    let [(mut reader, _keep), (_far, mut writer)] = bed.pair().await;
+    let mut watch = reader.watching();
+    for round in 0..50_u8 {
+        assert!(!watch.is_waiting());
+        if round % 3 != 0 {
+            assert!(once(&mut std::future::poll_fn(|cx| watch.poll(cx))).await.is_none());
+            assert!(watch.is_waiting());
+        }
+        send(&mut writer, &[round; 3]).await.unwrap();
+        std::future::poll_fn(|cx| watch.poll(cx)).await.unwrap();
+        assert!(!watch.is_waiting());
+        assert_eq!(receive_all(&mut reader, 3).await, [round; 3]);
+    }
+    assert!(once(&mut std::future::poll_fn(|cx| watch.poll(cx))).await.is_none());
+    drop(watch);
+    send(&mut writer, b"last").await.unwrap();
+    assert_eq!(receive_all(&mut reader, 4).await, b"last");
+}
+
 pub async fn waits_wake<R: Rt>(bed: Bed<R>) {
     let [(mut reader, _keep), (far_reader, mut far_writer)] = bed.pair().await;
     let mut wait = Box::pin(reader.ready());
@@ -361,4 +381,16 @@ pub async fn waits_let_go<R: Rt>(bed: Bed<R>) {
     drop(wait);
     drop(far);
     bed.all_closed().await;
+}
+
+pub async fn untaken_is_told<R: Rt>(bed: Bed<R>) {
+    let [(mut far, _keep), (near, mut writer)] = bed.pair().await;
+    assert_eq!(near.unacked(), Some(0));
+    let told = fill(&bed.rt, &mut writer).await;
+    let waiting = near.unacked().unwrap();
+    assert!((1..=told).contains(&waiting), "{waiting} of {told}: the peer does not read");
+    assert_eq!(receive_all(&mut far, told).await.len(), told);
+    while near.unacked() != Some(0) {
+        turn(&bed.rt).await;
+    }
 }

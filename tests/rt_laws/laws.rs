@@ -70,6 +70,7 @@ pub fn laws<R: Rt>() -> Vec<(&'static str, Law<R>)> {
         law("one stop ends all its operations", one_stop_ends_all),
         law("a wait for readiness can be dropped", waits_are_droppable),
         law("a wait wakes on data, end and reset", waits_wake),
+        law("a watch can be awaited again", watches_go_on),
         law("a dropped wait closes the socket it kept", waits_let_go),
         law("a stopped accept leaks nothing", stopped_accepts_leak_nothing),
         law("an accept that is stopped while somebody dials leaks nothing", racing_accepts),
@@ -84,6 +85,7 @@ pub fn laws<R: Rt>() -> Vec<(&'static str, Law<R>)> {
         law("closing with unread bytes resets", unread_bytes_reset),
         law("until gives the buffer back", until_gives_back),
         law("200 connections in flight do not mix", many_connections),
+        law("what the peer has not taken is told", untaken_is_told),
         law("timers never fire early", timers_are_not_early),
         law("spawned tasks run", tasks_run),
     ]

@@ -393,7 +393,7 @@ fn check(case: &Case, ledger: &Ledger, answer: &Answer, seed: u64, tally: &mut T
     assert_eq!(names, planned, "{}", why());
     assert!(answer.complete && !answer.broken, "{}", why());
     answer.judge_of(&format!("m{}", case.chain.len()), seed);
-    audit(ledger, case.chain.len(), seed);
+    audit(ledger, case.chain.len(), 0, seed);
     // The client has the words of the last one tried, and of nobody else.
     let text = String::from_utf8_lossy(&answer.body);
     for other in (0..case.chain.len()).filter(|index| index + 1 != tried) {

@@ -27,10 +27,12 @@ use super::{Answer, Notes, event, number, receive, send};
 const EVENTS: usize = 160;
 const TEXT_BYTES: usize = 900;
 
+/// The slowest client reads, through the smallest buffer, some 300 bytes a second.
 const CONFIG: &str = "
 [server]
 listen = [\"127.0.0.1:80\"]
 admin = \"off\"
+read_rate_min = \"64B\"
 [defaults]
 first_content_timeout = \"2s\"
 idle_timeout = \"2s\"

@@ -199,7 +199,7 @@ fn plan(view: &View, query: &[u8]) -> Page {
         };
         match (&pair[..at], value.as_str()) {
             (b"model", _) => {
-                wish.model = value;
+                wish.model = value.into();
                 models += 1;
             }
             (b"stream", "true") => wish.stream = true,

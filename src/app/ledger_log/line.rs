@@ -87,7 +87,7 @@ impl<'a> Line<'a> {
             ending: ledger.ending.name(),
             fault: match ledger.ending {
                 Ending::Cut(fault) => Some(fault.name()),
-                Ending::Good | Ending::Local | Ending::Error | Ending::Gone => None,
+                Ending::Good | Ending::Local | Ending::Error | Ending::Gone | Ending::Slow => None,
             },
             committed_by: ledger.committed.map(|(_, by)| by.name()),
             commit_ms: ledger.committed.map(|(at, _)| at.ms_since(ledger.began)),

@@ -5,6 +5,7 @@ use crate::base::tick::Tick;
 use crate::net::beacon::Level;
 use crate::net::core::Shared;
 use crate::net::load::Shed;
+use crate::net::watch::NoSession;
 use crate::route::Table;
 use crate::route::health::Standing;
 use crate::rt::uring;
@@ -13,6 +14,7 @@ use super::rows::{
     BOUNDS_TEXT, BUCKETS, CLASSES, COMMITTED, Count, ENDINGS, Histogram, OUTCOMES, Row, SURFACES,
     TargetRow, outcome_name,
 };
+use super::series::TargetSeries;
 use super::text::{Kind, Text};
 use super::{Extra, Metrics};
 
@@ -25,6 +27,7 @@ impl Metrics {
         process(&mut text, shared, self.started.0 as f64 / 1e3);
         self.cores(&mut text, shared, extra);
         self.load(&mut text, shared);
+        self.config(&mut text, shared);
         self.exchanges(&mut text);
         self.bytes(&mut text);
         self.durations(&mut text);
@@ -37,17 +40,6 @@ impl Metrics {
     /// One counter over all rows.
     fn sum(&self, of: impl Fn(&Row) -> &Count) -> u64 {
         self.rows.iter().map(|row| of(row).get()).fold(0, u64::saturating_add)
-    }
-
-    fn histogram(
-        &self,
-        text: &mut Text,
-        label: Option<(&str, &str)>,
-        of: impl Fn(&Row) -> &Histogram,
-    ) {
-        let counts: [u64; BUCKETS] = std::array::from_fn(|i| self.sum(|row| &of(row).buckets[i]));
-        let seconds = self.sum(|row| &of(row).micros) as f64 / 1e6;
-        text.histogram(label, &BOUNDS_TEXT, &counts, seconds);
     }
 
     fn cores(&self, text: &mut Text, shared: &Shared, extra: &Extra<'_>) {
@@ -80,7 +72,7 @@ impl Metrics {
         for why in Shed::ALL {
             text.sample(&[("reason", why.name())], self.sum(|row| &row.shed[why as usize]));
         }
-        let help = "Heads and bodies that came slower than they may.";
+        let help = "Heads and bodies that came, and answers that were read, slower than they may.";
         text.single("firstbyte_slow_clients_total", Counter, help, self.sum(|row| &row.too_slow));
         let help = "Accepts and dials that failed for want of a descriptor.";
         let missing = self.sum(|row| &row.no_descriptor);
@@ -90,6 +82,28 @@ impl Metrics {
         text.single("firstbyte_loop_lag_seconds", Gauge, help, late);
         let over = u8::from(shared.load.is_over_memory());
         text.single("firstbyte_over_memory", Gauge, "1 while memory_max is exceeded.", over);
+        let help = "Connections that came to no TLS session, by reason.";
+        text.family("firstbyte_tls_handshakes_failed_total", Counter, help);
+        for why in NoSession::ALL {
+            text.sample(&[("reason", why.name())], self.sum(|row| &row.no_session[why as usize]));
+        }
+    }
+
+    /// The config in force, and what came of the reloads.
+    fn config(&self, text: &mut Text, shared: &Shared) {
+        let reloads = &self.reloads;
+        text.family("firstbyte_reloads_total", Counter, "Reloads of the config, by result.");
+        text.sample(&[("result", "ok")], reloads.taken.get());
+        text.sample(&[("result", "refused")], reloads.refused.get());
+        let help = "1 if the last reload, or the start, took its config in.";
+        let well = u8::from(!reloads.failing.load(std::sync::atomic::Ordering::Relaxed));
+        text.single("firstbyte_config_last_reload_successful", Gauge, help, well);
+        let help = "When the config in force was taken in, in seconds since 1970.";
+        let name = "firstbyte_config_last_reload_success_timestamp_seconds";
+        text.single(name, Gauge, help, reloads.taken_at_ms.get() as f64 / 1e3);
+        let help = "Number of the config in force: 1 at the start, and one more with each reload.";
+        let generation = shared.snapshot().generation;
+        text.single("firstbyte_config_generation", Gauge, help, generation);
     }
 
     /// Open connections and exchanges under way.
@@ -165,26 +179,29 @@ impl Metrics {
     fn durations(&self, text: &mut Text) {
         let help = "From a request's head to the commit, for answers of providers.";
         text.family("firstbyte_commit_seconds", Kind::Histogram, help);
-        self.histogram(text, None, |row| &row.commit);
+        histogram(text, None, self.rows.iter().map(|row| &row.commit));
         let help = "From a request's head to the exchange's end.";
         text.family("firstbyte_exchange_seconds", Kind::Histogram, help);
-        self.histogram(text, None, |row| &row.exchange);
+        histogram(text, None, self.rows.iter().map(|row| &row.exchange));
         let help = "From an attempt's start to its first content, by provider.";
         text.family("firstbyte_first_content_seconds", Kind::Histogram, help);
-        for (slot, provider) in self.layout.providers.iter().enumerate() {
-            self.histogram(text, Some(("provider", provider)), |row| &row.first[slot]);
+        for provider in &self.series.load().providers {
+            let of = provider.first.iter().map(|first| &first.0);
+            histogram(text, Some(("provider", &provider.name)), of);
         }
     }
 
     fn targets(&self, text: &mut Text) {
         let help = "Attempts, by target and outcome.";
         text.family("firstbyte_attempts_total", Counter, help);
-        for (t, target) in self.layout.targets.iter().enumerate() {
+        let series = self.series.load();
+        for target in &series.targets {
             for slot in 0..OUTCOMES {
-                let count = self.sum(|row| &row.targets[t].outcomes[slot]);
+                let count = over(target, |row| &row.outcomes[slot]);
                 // `ok` always, so that a rate of failures has its whole.
                 if count > 0 || slot == 0 {
-                    text.sample(&[("target", target), ("outcome", outcome_name(slot))], count);
+                    let labels = [("target", &*target.name), ("outcome", outcome_name(slot))];
+                    text.sample(&labels, count);
                 }
             }
         }
@@ -197,19 +214,37 @@ impl Metrics {
         self.by_target(text, Some("completion"), |row| &row.completion);
         let help = "What answers cost by the catalogue's prices, in US dollars, by target.";
         text.family("firstbyte_cost_usd_total", Counter, help);
-        for (slot, target) in self.layout.targets.iter().enumerate() {
-            let nanos = self.sum(|row| &row.targets[slot].cost_nanos);
-            text.sample(&[("target", &**target)], nanos as f64 / 1e9);
+        for target in &series.targets {
+            let nanos = over(target, |row| &row.cost_nanos);
+            text.sample(&[("target", &*target.name)], nanos as f64 / 1e9);
         }
     }
 
     fn by_target(&self, text: &mut Text, kind: Option<&str>, of: impl Fn(&TargetRow) -> &Count) {
-        for (slot, target) in self.layout.targets.iter().enumerate() {
-            let mut labels = vec![("target", &**target)];
+        for target in &self.series.load().targets {
+            let mut labels = vec![("target", &*target.name)];
             labels.extend(kind.map(|kind| ("kind", kind)));
-            text.sample(&labels, self.sum(|row| of(&row.targets[slot])));
+            text.sample(&labels, over(target, &of));
         }
     }
+}
+
+/// One counter of a target over all cores.
+fn over(target: &TargetSeries, of: impl Fn(&TargetRow) -> &Count) -> u64 {
+    target.rows.iter().map(|row| of(row).get()).fold(0, u64::saturating_add)
+}
+
+/// One histogram over all cores.
+fn histogram<'h>(
+    text: &mut Text,
+    label: Option<(&str, &str)>,
+    of: impl Iterator<Item = &'h Histogram> + Clone,
+) {
+    let sum =
+        |count: &dyn Fn(&Histogram) -> u64| of.clone().map(count).fold(0, u64::saturating_add);
+    let counts: [u64; BUCKETS] = std::array::from_fn(|i| sum(&|one| one.buckets[i].get()));
+    let seconds = sum(&|one| one.micros.get()) as f64 / 1e6;
+    text.histogram(label, &BOUNDS_TEXT, &counts, seconds);
 }
 
 const fn state(standing: Standing) -> u64 {

@@ -4,17 +4,15 @@
 //! series. Rows lie on cache lines of their own, so that cores don't wait for each other. A row may be
 //! shared by cores when there are more of them than rows; it is slower then, never wrong.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::series::Series;
 use crate::app::ledger_log::is_our_fault;
 use crate::base::fail::Fault;
-use crate::base::ids::Id as _;
 use crate::exchange::ledger::{AttemptRecord, CommittedBy, Ending, Ledger, Outcome};
 use crate::llm::request::Surface;
 use crate::net::load::Shed;
-use crate::route::Table;
+use crate::net::watch::NoSession;
 
 /// A counter. Nothing is ordered by it: each number stands for itself.
 #[derive(Default)]
@@ -79,59 +77,6 @@ impl Histogram {
         self.buckets[BOUNDS.partition_point(|bound| *bound < micros)].add(1);
         self.micros.add(micros);
     }
-}
-
-/// Where the names of targets and providers have their slots.
-pub(super) struct Layout {
-    /// Targets by id, then `other`.
-    pub(super) targets: Vec<Arc<str>>,
-    /// Providers by id, then `other` unless one is named so.
-    pub(super) providers: Vec<Arc<str>>,
-    /// Slots of providers by slots of targets.
-    provider_of: Vec<usize>,
-    by_name: BTreeMap<Arc<str>, usize>,
-}
-
-impl Layout {
-    pub(super) fn new(table: &Table) -> Layout {
-        let other: Arc<str> = Arc::from("other");
-        let mut targets = Vec::new();
-        let mut provider_of = Vec::new();
-        let mut by_name = BTreeMap::new();
-        for (id, target) in table.targets.iter() {
-            by_name.insert(target.name.clone(), id.index());
-            targets.push(target.name.clone());
-            provider_of.push(target.provider.index());
-        }
-        let mut providers: Vec<Arc<str>> =
-            table.providers.iter().map(|(_, row)| row.name.clone()).collect();
-        // A provider of that name shares its series: two of one name would be no exposition.
-        let slot = providers.iter().position(|name| *name == other).unwrap_or(providers.len());
-        if slot == providers.len() {
-            providers.push(other.clone());
-        }
-        targets.push(other);
-        provider_of.push(slot);
-        Layout { targets, providers, provider_of, by_name }
-    }
-
-    /// The slot of an attempt's target. An id of a later snapshot may mean another target, so the name
-    /// decides; targets that came later are `other`.
-    pub(super) fn slot(&self, record: &AttemptRecord) -> usize {
-        let at = record.target.index();
-        match self.targets.get(at) {
-            Some(name) if is_named(name, &record.name) => at,
-            _ => self.by_name.get(&record.name).copied().unwrap_or(self.targets.len() - 1),
-        }
-    }
-}
-
-/// Whether `asked` is the target of this name; `openai/*` stands for every model of its provider.
-fn is_named(target: &str, asked: &str) -> bool {
-    target == asked
-        || target.split_once("/*").is_some_and(|(provider, _)| {
-            asked.strip_prefix(provider).is_some_and(|rest| rest.starts_with('/'))
-        })
 }
 
 /// Every surface, by slot.
@@ -201,7 +146,7 @@ fn class_slot(status: u16) -> usize {
 }
 
 /// Endings, by slot.
-pub(super) const ENDINGS: [&str; 5] = ["good", "local", "error", "cut", "gone"];
+pub(super) const ENDINGS: [&str; 6] = ["good", "local", "error", "cut", "gone", "slow"];
 
 const fn ending_slot(ending: Ending) -> usize {
     match ending {
@@ -210,6 +155,7 @@ const fn ending_slot(ending: Ending) -> usize {
         Ending::Error => 2,
         Ending::Cut(_) => 3,
         Ending::Gone => 4,
+        Ending::Slow => 5,
     }
 }
 
@@ -238,7 +184,8 @@ pub(super) fn outcome_name(slot: usize) -> &'static str {
     }
 }
 
-/// What is counted of one target.
+/// What one core counts of one target.
+#[repr(align(64))]
 pub(super) struct TargetRow {
     pub(super) outcomes: [Count; OUTCOMES],
     /// Attempts that failed by our own credential or mapping.
@@ -250,7 +197,7 @@ pub(super) struct TargetRow {
 }
 
 impl TargetRow {
-    fn new() -> TargetRow {
+    pub(super) fn new() -> TargetRow {
         TargetRow {
             outcomes: std::array::from_fn(|_| Count::default()),
             warnings: Count::default(),
@@ -282,6 +229,8 @@ pub(super) struct Row {
     /// By reason.
     pub(super) shed: [Count; Shed::ALL.len()],
     pub(super) too_slow: Count,
+    /// By reason.
+    pub(super) no_session: [Count; NoSession::ALL.len()],
     pub(super) no_descriptor: Count,
     /// How late the core's event loop is, in milliseconds: a gauge.
     pub(super) late: Count,
@@ -292,14 +241,10 @@ pub(super) struct Row {
     pub(super) committed: [Count; COMMITTED.len()],
     /// By fault.
     pub(super) cuts: [Count; FAULTS],
-    /// By slot of the layout.
-    pub(super) targets: Box<[TargetRow]>,
-    /// Time to first content, by slot of the layout.
-    pub(super) first: Box<[Histogram]>,
 }
 
 impl Row {
-    pub(super) fn new(layout: &Layout) -> Row {
+    pub(super) fn new() -> Row {
         Row {
             connected: Count::default(),
             disconnected: Count::default(),
@@ -318,6 +263,7 @@ impl Row {
             gone_after: Count::default(),
             shed: Default::default(),
             too_slow: Count::default(),
+            no_session: Default::default(),
             no_descriptor: Count::default(),
             late: Count::default(),
             commit: Histogram::default(),
@@ -325,13 +271,11 @@ impl Row {
             requests: Default::default(),
             committed: Default::default(),
             cuts: std::array::from_fn(|_| Count::default()),
-            targets: layout.targets.iter().map(|_| TargetRow::new()).collect(),
-            first: layout.providers.iter().map(|_| Histogram::default()).collect(),
         }
     }
 
-    /// Counts all that a ledger says.
-    pub(super) fn record(&self, ledger: &Ledger, layout: &Layout) {
+    /// Counts all that a ledger of core `core` says.
+    pub(super) fn record(&self, ledger: &Ledger, series: &Series, core: usize) {
         self.ended.add(1);
         let by_class = &self.requests[surface_slot(ledger.surface)][class_slot(ledger.status)];
         by_class[ending_slot(ledger.ending)].add(1);
@@ -348,6 +292,7 @@ impl Row {
             Ending::Cut(fault) => self.cuts[fault as usize].add(1),
             Ending::Gone if ledger.committed.is_some() => self.gone_after.add(1),
             Ending::Gone => self.gone_before.add(1),
+            Ending::Slow => self.too_slow.add(1),
         }
         self.events.add(u64::from(ledger.events));
         self.bytes_in.add(ledger.bytes_in);
@@ -355,25 +300,25 @@ impl Row {
         self.wasted.add(ledger.wasted);
         self.refusals.add(u64::from(ledger.budget_spent));
         for attempt in &ledger.attempts {
-            self.attempt(attempt, layout);
+            self.attempt(attempt, series, core);
         }
         if let (Some(attempt), Some(usage)) = (ledger.answered(), ledger.usage) {
-            let row = &self.targets[layout.slot(attempt)];
+            let row = &series.targets[series.slot(attempt)].rows[core];
             row.prompt.add(usage.prompt);
             row.completion.add(usage.completion);
             row.cost_nanos.add(ledger.cost_nanos.unwrap_or(0));
         }
     }
 
-    fn attempt(&self, attempt: &AttemptRecord, layout: &Layout) {
-        let slot = layout.slot(attempt);
-        let row = &self.targets[slot];
+    fn attempt(&self, attempt: &AttemptRecord, series: &Series, core: usize) {
+        let target = &series.targets[series.slot(attempt)];
+        let row = &target.rows[core];
         row.outcomes[outcome_slot(attempt.outcome())].add(1);
         row.warnings.add(u64::from(is_our_fault(attempt)));
         self.replays.add(u64::from(attempt.replayed));
         self.hedges.add(u64::from(attempt.hedge));
         if let Some(first) = attempt.first {
-            self.first[layout.provider_of[slot]].observe(first.since(attempt.began));
+            series.providers[target.provider].first[core].0.observe(first.since(attempt.began));
         }
     }
 }
@@ -398,8 +343,14 @@ mod tests {
         for (status, class) in [(499, "4xx"), (599, "5xx"), (600, "other"), (999, "other")] {
             assert_eq!(CLASSES[class_slot(status)], class);
         }
-        let endings =
-            [Ending::Good, Ending::Local, Ending::Error, Ending::Cut(Fault::Eof), Ending::Gone];
+        let endings = [
+            Ending::Good,
+            Ending::Local,
+            Ending::Error,
+            Ending::Cut(Fault::Eof),
+            Ending::Gone,
+            Ending::Slow,
+        ];
         for ending in endings {
             assert_eq!(ENDINGS[ending_slot(ending)], ending.name());
         }
@@ -439,14 +390,5 @@ mod tests {
         for (bound, text) in BOUNDS.iter().zip(BOUNDS_TEXT) {
             assert_eq!(*bound as f64 / 1e6, text.parse::<f64>().unwrap());
         }
-    }
-
-    #[test]
-    fn wildcards_stand_for_their_provider_only() {
-        assert!(is_named("openai/gpt-4o", "openai/gpt-4o"));
-        assert!(is_named("openai/*", "openai/any/thing"));
-        assert!(is_named("openai/*#2", "openai/any"));
-        assert!(!is_named("openai/*", "openai-eu/any"));
-        assert!(!is_named("openai/gpt-4o", "openai/gpt-4"));
     }
 }

@@ -350,6 +350,96 @@ fn names_that_clients_choose_make_no_series() {
 }
 
 #[test]
+fn what_a_reload_adds_counts_by_name_and_what_it_removes_stays() {
+    let (metrics, shared) = watched(2, ["openai", "backup"]);
+    let publish = |names| {
+        let config = config(names);
+        let old = shared.snapshot();
+        let table = route::compile(&config, Some(&old.table)).unwrap();
+        shared.publish(old.next(config.server, config.auth, table).unwrap());
+    };
+    // One attempt at each target of the table in force, each with a first content, on each core.
+    let count = || {
+        for (id, target) in shared.snapshot().table.targets.iter() {
+            for core in 0..2 {
+                let mut ledger = two_attempts(Failure::of(Fault::Dns));
+                ledger.attempts.remove(0);
+                (ledger.attempts[0].target, ledger.attempts[0].name) = (id, target.name.clone());
+                ledger.winner = Some(0);
+                metrics.ended(CoreId(core), ledger);
+            }
+        }
+    };
+    let seen = || {
+        let scrape = Scrape::of(&metrics, &shared);
+        let of = |provider: &str| {
+            let target = format!("{provider}/gpt-4o");
+            let labels = [("target", &*target), ("outcome", "ok")];
+            if !scrape.has("attempts_total", &target) {
+                return None;
+            }
+            let first = scrape.value("first_content_seconds_count", &[("provider", provider)]);
+            Some((scrape.value("attempts_total", &labels), first))
+        };
+        let other = scrape.value("attempts_total", &[("target", "other"), ("outcome", "ok")]);
+        (["openai", "backup", "azure"].map(of), other)
+    };
+    count();
+    let once = Some((2.0, seen().0[0].unwrap().1));
+    assert_eq!(seen(), ([once, once, None], 0.0));
+    // Ids move: `azure` has the id that `openai` had.
+    publish(["azure", "backup"]);
+    let before = seen();
+    assert_eq!(before.0[2], Some((0.0, 0.0)), "there from the first moment, at zero");
+    count();
+    let twice = once.map(|(attempts, first)| (2.0 * attempts, 2.0 * first));
+    assert_eq!(seen(), ([once, twice, once], 0.0));
+    // An exchange of the snapshot before ends late: its id means another target by now.
+    let mut late = two_attempts(Failure::of(Fault::Dns));
+    late.attempts.remove(0);
+    (late.attempts[0].target, late.attempts[0].name) = (TargetId(0), "openai/gpt-4o".into());
+    late.winner = Some(0);
+    metrics.ended(CoreId(1), late);
+    assert_eq!(seen().0[0].unwrap().0, 3.0);
+    // What comes back goes on where it was.
+    publish(["openai", "backup"]);
+    count();
+    assert_eq!(seen().0[0].unwrap().0, 5.0);
+    assert_eq!(seen().1, 0.0);
+}
+
+#[test]
+fn reloads_and_handshakes_are_counted_by_their_result() {
+    let (metrics, shared) = watched(2, ["openai", "backup"]);
+    let scrape = || Scrape::of(&metrics, &shared);
+    let reloads = || {
+        let scrape = scrape();
+        let of = |result| scrape.value("reloads_total", &[("result", result)]);
+        (of("ok"), of("refused"), scrape.value("config_last_reload_successful", &[]))
+    };
+    assert_eq!(reloads(), (0.0, 0.0, 1.0));
+    let started = scrape().value("config_last_reload_success_timestamp_seconds", &[]);
+    assert!(started > 1e9);
+    metrics.reloaded(false);
+    assert_eq!(reloads(), (0.0, 1.0, 0.0));
+    let name = "config_last_reload_success_timestamp_seconds";
+    assert_eq!(scrape().value(name, &[]), started, "of the one that is in force");
+    metrics.reloaded(true);
+    assert_eq!(reloads(), (1.0, 1.0, 1.0));
+    assert!(scrape().value(name, &[]) >= started);
+    assert_eq!(scrape().value("config_generation", &[]), 1.0);
+    for (count, why) in NoSession::ALL.into_iter().enumerate() {
+        for core in 0..=count {
+            metrics.no_session(CoreId(core as u16), why);
+        }
+    }
+    for (count, why) in NoSession::ALL.into_iter().enumerate() {
+        let value = scrape().value("tls_handshakes_failed_total", &[("reason", why.name())]);
+        assert_eq!(value, 1.0 + count as f64, "{}", why.name());
+    }
+}
+
+#[test]
 fn gauges_rise_and_fall_and_survive_a_panic() {
     let (metrics, shared) = watched(2, ["openai", "backup"]);
     let active = || {

@@ -47,7 +47,7 @@ impl Provider for Anthropic {
                 if let Cow::Owned(cleaned) = messages::own::cleaned(told.as_slice(), site.model) {
                     told = Buf::from(cleaned.as_slice());
                 }
-                ask.envelope.path.as_str()
+                &*ask.envelope.path
             }
             Surface::Completions
             | Surface::Embeddings
@@ -181,7 +181,7 @@ mod tests {
         let surface = if path.is_empty() { Surface::Chat } else { Surface::Other };
         let mut ask = Ask::read(surface, body).unwrap();
         ask.envelope.method = "POST";
-        ask.envelope.path = path.to_owned();
+        ask.envelope.path = path.to_owned().into();
         ask.envelope.fields.push(("openai-beta", b"x".to_vec()));
         ask.envelope.fields.push(("traceparent", b"00-1".to_vec()));
         let key = Secret::new(key);

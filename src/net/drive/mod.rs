@@ -38,9 +38,6 @@ type Writing<R> = Pin<Box<dyn Future<Output = (<R as Rt>::Writer, io::Result<usi
 /// An operation to start.
 enum Start<R: Rt> {
     Dial(LaneId, Dialing<R>),
-    /// Wait for something to read.
-    WaitUp(LaneId),
-    DropWait(LaneId),
     WriteUp(LaneId, Writing<R>),
     WriteDown(Writing<R>),
     Arm(Tick),
@@ -68,9 +65,7 @@ pub(super) async fn run<R: Rt>(
     let mut alarm = pin!(None);
     let mut down_write: Option<Writing<R>> = None;
     let (dial_a, dial_b) = (pin!(None), pin!(None));
-    let (wait_a, wait_b) = (pin!(None), pin!(None));
     let mut dials: [Pin<&mut Option<Dialing<R>>>; 2] = [dial_a, dial_b];
-    let mut waits = [wait_a, wait_b];
     let mut writes: [Option<Writing<R>>; 2] = [None, None];
     let mut stopping = pin!(core.beacon.reached(Level::Stopping));
     let mut stop_seen = false;
@@ -80,8 +75,6 @@ pub(super) async fn run<R: Rt>(
             match start {
                 Start::Dial(lane, dial) => dials[lane.index()].set(Some(dial)),
                 Start::DropDial(lane) => dials[lane.index()].set(None),
-                Start::WaitUp(lane) => waits[lane.index()].set(shell.ready_up(lane)),
-                Start::DropWait(lane) => waits[lane.index()].set(None),
                 Start::WriteUp(lane, write) => writes[lane.index()] = Some(write),
                 Start::WriteDown(write) => down_write = Some(write),
                 Start::Arm(at) => alarm.set(Some(core.rt.sleep_until(at))),
@@ -101,8 +94,7 @@ pub(super) async fn run<R: Rt>(
                 if let Poll::Ready((w, n, b)) = poll_slot(Pin::new(&mut writes[i]), cx) {
                     return Poll::Ready(Done::WroteUp(lane, w, n, b));
                 }
-                let ready = poll_slot(waits[i].as_mut(), cx).is_ready();
-                if ready || shell.poll_up(lane, cx).is_ready() {
+                if shell.poll_up(lane, cx).is_ready() {
                     return Poll::Ready(Done::UpReadable(lane));
                 }
                 if let Poll::Ready(dialed) = poll_slot(dials[i].as_mut(), cx) {

@@ -1,11 +1,12 @@
 //! What a drive knows: both lanes' connections, the client's socket, the exchange. It turns outputs into
 //! operations to start and completions into inputs; it awaits nothing.
 
-use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+
+use smallvec::SmallVec;
 
 use super::{Done, Start, drain, write};
 use crate::base::buf::Buf;
@@ -27,8 +28,7 @@ struct LaneIo<R: Rt> {
     reader: Option<R::Reader>,
     writer: Option<R::Writer>,
     tls: Option<Box<tls::Session>>,
-    /// Of a connection from the pool, until it says that there is something to read. A lane that is
-    /// `reading` waits for this first.
+    /// What a lane that is `reading` waits for.
     watch: Option<Watching>,
     endpoint: Option<EndpointId>,
     stop_write: R::Stop,
@@ -83,7 +83,7 @@ impl<R: Rt> LaneIo<R> {
     /// Takes the connection out, for the pool.
     fn take_conn(&mut self) -> Option<Conn<R>> {
         let (reader, writer) = (self.reader.take()?, self.writer.take()?);
-        Some(Conn { reader, writer, tls: self.tls.take(), watch: self.watch.take() })
+        Some(Conn { reader, writer, tls: self.tls.take(), watch: self.watch.take()? })
     }
 }
 
@@ -98,7 +98,7 @@ pub(super) struct Shell<'a, R: Rt> {
     lanes: [LaneIo<R>; 2],
     stop_down: R::Stop,
     down_writing: bool,
-    starts: VecDeque<Start<R>>,
+    starts: SmallVec<[Start<R>; 4]>,
     pub(super) finish: Option<bool>,
 }
 
@@ -117,7 +117,7 @@ impl<'a, R: Rt> Shell<'a, R> {
             lanes: [LaneIo::new(), LaneIo::new()],
             stop_down: R::Stop::new(),
             down_writing: false,
-            starts: VecDeque::with_capacity(4),
+            starts: SmallVec::new(),
             finish: None,
         };
         shell.watch();
@@ -131,8 +131,9 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     /// Hands the ledger on; says whether the client's connection goes on.
     pub(super) fn keep(mut self) -> bool {
+        self.exchange.reclaim(LaneId::A, &mut self.core.memory.borrow_mut());
         if let Some(ledger) = self.exchange.take_ledger() {
-            self.core.shared.watch.ended(self.core.id, *ledger);
+            self.core.shared.watch.ended(self.core.id, ledger);
         }
         let whole = self.down.reader.is_some() && self.down.writer.is_some();
         self.finish.unwrap_or(false) && whole
@@ -141,8 +142,8 @@ impl<'a, R: Rt> Shell<'a, R> {
     /// The next operation to start.
     pub(super) fn next(&mut self) -> Option<Start<R>> {
         loop {
-            if let Some(start) = self.starts.pop_front() {
-                return Some(start);
+            if !self.starts.is_empty() {
+                return Some(self.starts.remove(0));
             }
             let output = self.exchange.poll()?;
             self.carry_out(output);
@@ -166,7 +167,7 @@ impl<'a, R: Rt> Shell<'a, R> {
                 let buf = self.exchange.take_write(Side::Up(lane));
                 self.write_request(lane, buf);
             }
-            Output::Arm { at } => self.starts.push_back(Start::Arm(at)),
+            Output::Arm { at } => self.starts.push(Start::Arm(at)),
             Output::Hangup { lane } => self.hang_up(lane),
             Output::Release { lane } => self.release(lane),
             Output::Drain { lane } => self.drain(lane),
@@ -188,7 +189,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         self.core.shared.watch.dialed(self.core.id, pooled.is_none());
         if let Some(conn) = pooled {
             self.seat(lane, conn);
-            self.step(Input::Dialed { lane, reused: true });
+            self.begin(lane, true);
             return;
         }
         io.dialing = true;
@@ -199,7 +200,13 @@ impl<'a, R: Rt> Shell<'a, R> {
             endpoint,
             by,
         );
-        self.starts.push_back(Start::Dial(lane, Box::pin(dial)));
+        self.starts.push(Start::Dial(lane, Box::pin(dial)));
+    }
+
+    /// A lane has its connection.
+    fn begin(&mut self, lane: LaneId, reused: bool) {
+        self.exchange.lend(lane, &mut self.core.memory.borrow_mut());
+        self.step(Input::Dialed { lane, reused });
     }
 
     fn seat(&mut self, lane: LaneId, conn: Conn<R>) {
@@ -207,7 +214,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         io.reader = Some(conn.reader);
         io.writer = Some(conn.writer);
         io.tls = conn.tls;
-        io.watch = conn.watch;
+        io.watch = Some(conn.watch);
         io.own_bytes = false;
         io.eager = 0;
     }
@@ -223,17 +230,6 @@ impl<'a, R: Rt> Shell<'a, R> {
             return;
         }
         io.reading = true;
-        if io.watch.is_none() {
-            self.starts.push_back(Start::WaitUp(lane));
-        }
-    }
-
-    /// Completes when a lane has something to read.
-    pub(super) fn ready_up(
-        &self,
-        lane: LaneId,
-    ) -> Option<impl Future<Output = io::Result<()>> + 'static> {
-        self.lanes[lane.index()].reader.as_ref().map(|reader| reader.ready())
     }
 
     /// Reads what is there, into memory that all streams of the core share: none is held by one that is
@@ -262,7 +258,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         let io = &mut self.lanes[lane.index()];
         let Some(watch) = io.watch.as_mut().filter(|_| io.reading) else { return Poll::Pending };
         // What is wrong with the connection, the read will tell.
-        watch.as_mut().poll(cx).map(|_| io.watch = None)
+        watch.poll(cx).map(|_| ())
     }
 
     fn write_request(&mut self, lane: LaneId, plain: Buf) {
@@ -291,7 +287,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         let Some(writer) = io.writer.take() else { return };
         io.writing = true;
         let stop = io.stop_write.handle();
-        self.starts.push_back(Start::WriteUp(lane, Box::pin(write::<R>(writer, buf, stop))));
+        self.starts.push(Start::WriteUp(lane, Box::pin(write::<R>(writer, buf, stop))));
     }
 
     fn hang_up(&mut self, lane: LaneId) {
@@ -300,11 +296,10 @@ impl<'a, R: Rt> Shell<'a, R> {
         io.closing = true;
         if io.dialing {
             io.dialing = false;
-            self.starts.push_back(Start::DropDial(lane));
+            self.starts.push(Start::DropDial(lane));
         }
-        if std::mem::take(&mut io.reading) && io.watch.take().is_none() {
-            self.starts.push_back(Start::DropWait(lane));
-        }
+        io.reading = false;
+        io.watch = None;
         if io.writing {
             io.stop_write.stop();
         }
@@ -371,7 +366,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         let Some(writer) = self.down.writer.take() else { return };
         self.down_writing = true;
         let stop = self.stop_down.handle();
-        self.starts.push_back(Start::WriteDown(Box::pin(write::<R>(writer, buf, stop))));
+        self.starts.push(Start::WriteDown(Box::pin(write::<R>(writer, buf, stop))));
     }
 
     fn wind_up(&mut self, keep: bool) {
@@ -382,6 +377,7 @@ impl<'a, R: Rt> Shell<'a, R> {
             }
         }
         if self.down_writing {
+            self.down.is_stuck = true;
             self.stop_down.stop();
         }
     }
@@ -409,9 +405,18 @@ impl<'a, R: Rt> Shell<'a, R> {
                 self.wrote_down(result, buf);
             }
             Done::Readable => self.readable(),
-            Done::Alarm => self.step(Input::Alarm),
+            Done::Alarm => self.alarm(),
             Done::Stopping => self.step(Input::Shutdown),
         }
+    }
+
+    fn alarm(&mut self) {
+        if self.exchange.asks_what_was_taken(self.core.rt.now())
+            && let Some(octets) = self.down.taken()
+        {
+            self.exchange.told_taken(octets);
+        }
+        self.step(Input::Alarm);
     }
 
     fn dialed(&mut self, lane: LaneId, dialed: Result<Conn<R>, Fault>) {
@@ -419,7 +424,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         match dialed {
             Ok(conn) => {
                 self.seat(lane, conn);
-                self.step(Input::Dialed { lane, reused: false });
+                self.begin(lane, false);
             }
             Err(fault) => {
                 if fault == Fault::NoDescriptor {
@@ -500,7 +505,10 @@ impl<'a, R: Rt> Shell<'a, R> {
                 buf.consume(count);
                 if !buf.is_empty() {
                     self.write_up(lane, buf);
-                } else if !std::mem::take(&mut self.lanes[lane.index()].own_bytes) {
+                    return;
+                }
+                keep_memory(buf, &mut self.core.memory.borrow_mut());
+                if !std::mem::take(&mut self.lanes[lane.index()].own_bytes) {
                     self.step(Input::Wrote { side: Side::Up(lane), done: true });
                 }
             }
@@ -516,6 +524,7 @@ impl<'a, R: Rt> Shell<'a, R> {
         }
         match result {
             Ok(count) if count > 0 => {
+                self.down.written += count as u64;
                 buf.consume(count);
                 let done = buf.is_empty();
                 self.step(Input::Wrote { side: Side::Down, done });

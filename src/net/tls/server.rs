@@ -89,7 +89,7 @@ impl Profile {
     /// `Tls`: rustls refused its own configuration.
     pub fn session(&self) -> Result<Session, Fault> {
         ServerConnection::new(self.config.clone())
-            .map(|conn| Session { conn: Connection::Server(conn) })
+            .map(|conn| Session { conn: Connection::Server(conn), failed: None })
             .map_err(|_| Fault::Tls)
     }
 }

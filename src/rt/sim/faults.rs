@@ -2,7 +2,7 @@
 //! a range is inclusive at both ends.
 //!
 //! Faults are drawn at four places: when a connection is dialled, when it is made (its *weather*,
-//! which stays with it), when an operation runs, and when it is stopped. The clock has two of its own.
+//! which stays with it), when an operation runs, and when it is stopped. The clocks have four of their own.
 
 use crate::base::rng::Rng;
 
@@ -61,6 +61,15 @@ pub struct Faults {
     pub clock_jump: u32,
     /// By how much, in microseconds.
     pub clock_jump_us: (u32, u32),
+    /// One event in so many finds that the clock stands: what happens goes on, but no time is seen to
+    /// pass and no timer fires until it goes again, all at once.
+    pub clock_stall: u32,
+    /// For how long, in microseconds.
+    pub clock_stall_us: (u32, u32),
+    /// One event in so many finds that somebody has set the wall clock, forward or back.
+    pub wall_step: u32,
+    /// By how much at most, in milliseconds.
+    pub wall_step_ms: u32,
 }
 
 impl Faults {
@@ -93,6 +102,10 @@ impl Faults {
             late_timers: false,
             clock_jump: 0,
             clock_jump_us: (0, 0),
+            clock_stall: 0,
+            clock_stall_us: (0, 0),
+            wall_step: 0,
+            wall_step_ms: 0,
         }
     }
 
@@ -134,7 +147,11 @@ impl Faults {
             drip_bytes: (1, 64),
             drip_us: (10, 20_000),
             clock_jump: rate(rng, [500, 2_000, 5_000]),
-            clock_jump_us: (1, 2_000_000),
+            clock_jump_us: [(1, 2_000_000), (1, 2_000_000), (1, 90_000_000)][rng.below(3) as usize],
+            clock_stall: rate(rng, [500, 2_000, 5_000]),
+            clock_stall_us: (1_000, 10_000_000),
+            wall_step: rate(rng, [500, 2_000, 5_000]),
+            wall_step_ms: 7_200_000,
             ..self
         }
     }

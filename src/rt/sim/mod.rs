@@ -56,7 +56,7 @@ use self::net::EndId;
 pub use self::op::SimStop;
 use self::op::{Operation, Outcome, Token, Work};
 use self::state::{Event, Key, State};
-use super::{Accept, Reader, Rent, Rt, Writer};
+use super::{Accept, Reader, Rent, Rt, Watching, Writer};
 use crate::base::buf::Buf;
 use crate::base::rng::Rng;
 use crate::base::tick::{Tick, UnixMs};
@@ -173,6 +173,11 @@ impl World {
         self.rt.shared.state.borrow().steps
     }
 
+    /// By how much its clock was unsteady so far: the jumps and the stalls, in microseconds.
+    pub fn unsteady_us(&self) -> u64 {
+        self.rt.shared.state.borrow().unsteady_us
+    }
+
     /// What is known of the world, as a failure would show it.
     pub fn report(&self, why: &str) -> String {
         self.rt.shared.state.borrow().report(why, self.live_tasks())
@@ -199,11 +204,12 @@ impl Rt for SimRt {
     type Stop = SimStop;
 
     fn now(&self) -> Tick {
-        Tick(self.shared.state.borrow().now_us)
+        Tick(self.shared.state.borrow().shown_us())
     }
 
     fn wall(&self) -> UnixMs {
-        UnixMs(WALL_AT_START.0 + self.now().0 / 1000)
+        let set_ms = self.shared.state.borrow().wall_ms;
+        UnixMs((WALL_AT_START.0 + self.now().0 / 1000).saturating_add_signed(set_ms))
     }
 
     fn sleep_until(&self, at: Tick) -> impl Future<Output = ()> + 'static {
@@ -242,14 +248,20 @@ impl Future for Sleep {
         let this = &mut *self;
         let mut state = this.shared.state.borrow_mut();
         if let Some(key) = this.key {
-            let Some(Event::Timer { waker }) = state.events.get_mut(&key) else {
-                return Poll::Ready(());
-            };
-            waker.clone_from(cx.waker());
-            return Poll::Pending;
+            if let Some(Event::Timer { waker }) = state.events.get_mut(&key) {
+                waker.clone_from(cx.waker());
+                return Poll::Pending;
+            }
         }
-        if this.at.0 <= state.now_us {
+        if this.at.0 <= state.shown_us() {
             return Poll::Ready(());
+        }
+        if let Some(until_us) = state.stalled_until()
+            && this.at.0 <= until_us
+        {
+            // No timer is early: this one waits for the clock.
+            this.key = Some(state.schedule(until_us, Event::Timer { waker: cx.waker().clone() }));
+            return Poll::Pending;
         }
         if this.at != Tick::NEVER {
             let late_us = if state.faults.late_timers { (0, 1_000) } else { (0, 0) };
@@ -319,9 +331,17 @@ impl Reader for SimReader {
     type Stop = SimStop;
 
     fn ready(&self) -> impl Future<Output = io::Result<()>> + 'static {
-        let mut state = self.shared.state.borrow_mut();
-        state.retain(self.end);
-        Ready { shared: self.shared.clone(), end: self.end, wait: state.id() }
+        Ready::new(&self.shared, self.end)
+    }
+
+    fn watching(&self) -> Watching {
+        // The watch has the socket for as long as it is there, not only while it waits.
+        let held = Ready::new(&self.shared, self.end);
+        Watching::new(move || Ready::new(&held.shared, held.end))
+    }
+
+    fn unacked(&self) -> Option<usize> {
+        Some(self.shared.state.borrow().unread(self.end))
     }
 
     async fn read(&mut self, buf: Buf, stop: Rc<Token>) -> Rent {
@@ -388,6 +408,14 @@ struct Ready {
     shared: Rc<Shared>,
     end: EndId,
     wait: u64,
+}
+
+impl Ready {
+    fn new(shared: &Rc<Shared>, end: EndId) -> Ready {
+        let mut state = shared.state.borrow_mut();
+        state.retain(end);
+        Ready { shared: shared.clone(), end, wait: state.id() }
+    }
 }
 
 impl Future for Ready {

@@ -134,9 +134,14 @@ impl State {
 
     /// Bytes that a write could hand over now.
     pub(super) fn room(&self, id: EndId) -> usize {
+        let buffer = self.conns.get(&id.conn).map_or(0, |conn| conn.ends[id.side].buffer);
+        buffer.saturating_sub(self.unread(id))
+    }
+
+    /// Bytes of ours that the peer has not read. A system acknowledges earlier; nothing here is hidden.
+    pub(super) fn unread(&self, id: EndId) -> usize {
         let Some(conn) = self.conns.get(&id.conn) else { return 0 };
-        let (end, peer) = (&conn.ends[id.side], &conn.ends[1 - id.side]);
-        end.buffer.saturating_sub(end.flight + peer.received.len())
+        conn.ends[id.side].flight + conn.ends[1 - id.side].received.len()
     }
 
     /// Sends bytes as the weather has it.

@@ -42,6 +42,12 @@ pub(super) type Key = (u64, u64);
 pub(super) struct State {
     pub(super) seed: u64,
     pub(super) now_us: u64,
+    /// The clock shows the first of these until the second comes.
+    stalled: Option<(u64, u64)>,
+    /// What the clock has jumped and stood by now.
+    pub(super) unsteady_us: u64,
+    /// By how much the wall clock was set, in milliseconds.
+    pub(super) wall_ms: i64,
     pub(super) rng: Rng,
     pub(super) faults: Rc<Faults>,
     pub(super) faults_at: BTreeMap<SocketAddr, Rc<Faults>>,
@@ -65,6 +71,9 @@ impl State {
         State {
             seed,
             now_us: 0,
+            stalled: None,
+            unsteady_us: 0,
+            wall_ms: 0,
             rng: Rng::new(seed),
             faults: Rc::new(faults),
             faults_at: BTreeMap::new(),
@@ -138,9 +147,7 @@ impl State {
         let Some(((at_us, _), event)) = self.events.pop_first() else { return false };
         self.now_us = self.now_us.max(at_us);
         let faults = self.faults.clone();
-        if self.rng.one_in(faults.clock_jump) {
-            self.now_us += within(&mut self.rng, faults.clock_jump_us);
-        }
+        self.unsettle_clocks(&faults);
         match event {
             Event::Data { to, bytes } => self.data_arrives(to, &bytes),
             Event::Fin { to } => self.fin_arrives(to),
@@ -155,6 +162,36 @@ impl State {
             }
         }
         true
+    }
+
+    fn unsettle_clocks(&mut self, faults: &Faults) {
+        if self.rng.one_in(faults.clock_jump) {
+            let by_us = within(&mut self.rng, faults.clock_jump_us);
+            self.now_us += by_us;
+            self.unsteady_us += by_us;
+        }
+        if self.shown_us() == self.now_us && self.rng.one_in(faults.clock_stall) {
+            let by_us = within(&mut self.rng, faults.clock_stall_us);
+            self.stalled = Some((self.now_us, self.now_us + by_us));
+            self.unsteady_us += by_us;
+            self.note("stall", by_us, 0);
+        }
+        if self.rng.one_in(faults.wall_step) {
+            let width = faults.wall_step_ms.saturating_mul(2).saturating_add(1);
+            self.wall_ms += i64::from(self.rng.below(width)) - i64::from(faults.wall_step_ms);
+            // Never before the epoch.
+            self.wall_ms = self.wall_ms.max(-1_000_000_000_000);
+        }
+    }
+
+    /// What the clock shows, which is the truth unless it stands.
+    pub(super) fn shown_us(&self) -> u64 {
+        self.stalled.filter(|(_, until)| self.now_us < *until).map_or(self.now_us, |(at, _)| at)
+    }
+
+    /// When the clock shows the truth again, if it stands.
+    pub(super) fn stalled_until(&self) -> Option<u64> {
+        self.stalled.map(|(_, until)| until).filter(|until| self.now_us < *until)
     }
 
     /// What a failed test needs to see.

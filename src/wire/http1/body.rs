@@ -184,11 +184,12 @@ impl Body {
                     self.state = if left == 0 { State::DataReturn } else { State::Data { left } };
                 }
                 state => {
-                    self.state = step(state, bytes[read]);
+                    let used;
+                    (self.state, used) = framing(state, &bytes[read..]);
                     if matches!(self.state, State::Extension { .. }) {
                         self.count_extension();
                     }
-                    read += 1;
+                    read += used;
                 }
             }
         }
@@ -259,6 +260,36 @@ impl Body {
 /// As much of `left` as there is.
 fn take(left: u64, available: usize) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX).min(available)
+}
+
+/// What comes next of chunked framing outside of payload, `rest` not being empty: the state after it, and
+/// how many bytes that took. The lines that nearly every chunk has, whole, go at once.
+fn framing(state: State, rest: &[u8]) -> (State, usize) {
+    match state {
+        State::DataReturn if rest.starts_with(b"\r\n") => (State::Size { size: 0, digits: 0 }, 2),
+        State::Size { digits: 0, .. } => match size_line(rest) {
+            Some((left, used)) => (State::Data { left }, used),
+            None => (step(state, rest[0]), 1),
+        },
+        state => (step(state, rest[0]), 1),
+    }
+}
+
+/// A whole line that is the plain size of a chunk, and no last one: the size, and the bytes of the line.
+fn size_line(rest: &[u8]) -> Option<(u64, usize)> {
+    let (mut size, mut digits) = (0_u64, 0);
+    while digits <= limits::CHUNK_DIGITS_MAX {
+        match rest.get(digits)? {
+            byte @ b'0'..=b'9' => size = size << 4 | u64::from(byte - b'0'),
+            byte @ (b'a'..=b'f' | b'A'..=b'F') => size = size << 4 | u64::from((byte & 0xf) + 9),
+            b'\r' if size > 0 && rest.get(digits + 1) == Some(&b'\n') => {
+                return (digits <= limits::CHUNK_DIGITS_MAX).then_some((size, digits + 2));
+            }
+            _ => return None,
+        }
+        digits += 1;
+    }
+    None
 }
 
 /// One byte of chunked framing outside of payload.

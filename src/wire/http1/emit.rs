@@ -66,6 +66,13 @@ pub fn field(out: &mut Buf, name: &[u8], value: &[u8]) -> bool {
     true
 }
 
+/// Writes the name of a field, whose value follows; the caller knows what may stand in one, and ends the line.
+pub fn open_field(out: &mut Buf, name: &'static [u8]) {
+    debug_assert!(name.iter().copied().all(is_token));
+    out.extend(name);
+    out.extend(b": ");
+}
+
 /// Writes `content-length: bytes`.
 pub fn content_length(out: &mut Buf, bytes: u64) {
     out.extend(b"content-length: ");

@@ -1,8 +1,8 @@
 //! Request and response heads: bytes in, spans and one verdict on framing out.
 //!
-//! httparse cuts the head into tokens; everything that it forgives is checked here on the bytes
-//! first. A head is either understood in exactly one way or refused with a reason; nothing is
-//! repaired, and no field is dropped in silence.
+//! A head is either understood in exactly one way or refused with a reason; nothing is repaired, and no
+//! field is dropped in silence. Its octets are checked first, all at once, and then cut into lines; in the
+//! tests httparse, which forgives more, has to find the same fields.
 //!
 //! ```text
 //!   POST /v1/chat/completions HTTP/1.1\r\n     method, target, minor
@@ -18,10 +18,9 @@
 //! (RFC 9110, 7.8) and which Java's client sends with every first request, is left to lie there.
 
 mod check;
+mod lines;
 mod refusal;
 mod start;
-
-use std::mem::MaybeUninit;
 
 use memchr::memchr_iter;
 use smallvec::SmallVec;
@@ -30,8 +29,8 @@ use crate::base::limits;
 use crate::wire::Span;
 
 use check::{check_octets, coding, is_host, length};
-use refusal::why;
-use start::request_line;
+use lines::field_lines;
+use start::{request_line, status_line};
 
 pub use refusal::Refusal;
 
@@ -163,22 +162,17 @@ pub fn parse_request_from(
     let window = &bytes[..bytes.len().min(max)];
     let line_end = memchr::memchr(b'\n', window.get(skip..).unwrap_or_default());
     let line_end = line_end.map(|at| skip + at);
+    let mut line = None;
     if let Some(at) = line_end.filter(|at| *looked <= *at) {
-        request_line(bytes, skip, at)?;
+        line = Some(request_line(bytes, skip, at)?);
     }
     let Some(end) = find_end(bytes, skip, looked, max)? else { return Ok(None) };
     let Some(line_end) = line_end else { return Err(Refusal::StartLine) };
-    let line = request_line(bytes, skip, line_end)?;
-    check_octets(&bytes[skip..end])?;
-
-    let mut slots = [httparse::EMPTY_HEADER; limits::HEAD_FIELDS_MAX];
-    let headers = match httparse::parse_headers(&bytes[line_end + 1..end], &mut slots) {
-        Ok(httparse::Status::Complete((len, headers))) if line_end + 1 + len == end => headers,
-        Ok(_) => return Err(Refusal::FieldName),
-        Err(error) => return Err(why(error, &bytes[skip..end])),
-    };
+    let line = line.map_or_else(|| request_line(bytes, skip, line_end), Ok)?;
+    check_octets(&bytes[line_end + 1..end])?;
     let (method, target, minor) = (line.method, line.target, line.minor);
-    let fields = spans(bytes, headers);
+    let mut fields = Fields::new();
+    field_lines(bytes, line_end + 1, end, &mut fields)?;
     let facts = Facts::gather(bytes, &fields)?;
     facts.check_host(bytes, minor)?;
     let framing = facts.framing(bytes, minor)?.unwrap_or(Framing::None);
@@ -229,28 +223,16 @@ pub fn parse_response_from(
     let Some(end) = find_end(bytes, 0, looked, max)? else { return Ok(None) };
     check_octets(&bytes[..end])?;
 
-    let mut slots = [const { MaybeUninit::uninit() }; limits::HEAD_FIELDS_MAX];
-    let mut response = httparse::Response::new(&mut []);
-    let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-        &mut response,
-        &bytes[..end],
-        &mut slots,
-    );
-    match parsed {
-        Ok(httparse::Status::Complete(len)) if len == end => {}
-        Ok(_) => return Err(Refusal::StartLine),
-        Err(error) => return Err(why(error, &bytes[..end])),
-    }
-    let (Some(minor), Some(status)) = (response.version, response.code) else {
-        return Err(Refusal::StartLine);
-    };
+    let line_end = memchr::memchr(b'\n', &bytes[..end]).unwrap_or(end);
+    let (status, minor) = status_line(&bytes[..line_end])?;
     if status < 100 {
         return Err(Refusal::Status);
     }
     if status == 101 {
         return Err(Refusal::Switched);
     }
-    let fields = spans(bytes, response.headers);
+    let mut fields = Fields::new();
+    field_lines(bytes, line_end + 1, end, &mut fields)?;
     let facts = Facts::gather(bytes, &fields)?;
     let stated = facts.framing(bytes, minor)?;
     let bodyless = to_head || status < 200 || status == 204 || status == 304;
@@ -386,20 +368,23 @@ impl Facts {
         let mut facts = Facts::default();
         for field in fields {
             let name = field.name.of(bytes);
-            let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
             // By length first: nearly every field ends here, without a comparison.
             match name.len() {
-                4 if is(b"host") => {
+                4 if is_named(name, b"host") => {
                     facts.host_repeated |= facts.host.replace(field.value).is_some()
                 }
-                6 if is(b"expect") => {
+                6 if is_named(name, b"expect") => {
                     facts.expect_repeated |= facts.expect.replace(field.value).is_some();
                 }
-                10 if is(b"connection") => facts.connection(field.value.of(bytes)),
-                14 if is(b"content-length") && facts.length.replace(field.value).is_some() => {
+                10 if is_named(name, b"connection") => facts.connection(field.value.of(bytes)),
+                14 if is_named(name, b"content-length")
+                    && facts.length.replace(field.value).is_some() =>
+                {
                     return Err(Refusal::LengthRepeated);
                 }
-                17 if is(b"transfer-encoding") && facts.coding.replace(field.value).is_some() => {
+                17 if is_named(name, b"transfer-encoding")
+                    && facts.coding.replace(field.value).is_some() =>
+                {
                     return Err(Refusal::CodingRepeated);
                 }
                 _ => {}
@@ -448,6 +433,13 @@ impl Facts {
             (None, Some(value)) => coding(value.of(bytes)).map(|()| Some(Framing::Chunked)),
         }
     }
+}
+
+/// Whether a name, which is a token, is `lower`, which is of letters and hyphens. Among the octets of a
+/// token only a letter of the other case differs from a letter in this bit, and none from a hyphen.
+fn is_named<const N: usize>(name: &[u8], lower: &[u8; N]) -> bool {
+    let Ok(name) = <&[u8; N]>::try_from(name) else { return false };
+    name.iter().zip(lower).fold(0, |other, (byte, lower)| other | ((byte | 0x20) ^ lower)) == 0
 }
 
 /// A few empty lines may come before a request (RFC 9112, 2.2): old clients put one behind a body. Gives
@@ -508,25 +500,6 @@ fn method_of(token: &[u8]) -> Result<Method, Refusal> {
         b"CONNECT" | b"TRACE" => return Err(Refusal::Method),
         _ => Method::Other,
     })
-}
-
-fn spans(bytes: &[u8], headers: &[httparse::Header<'_>]) -> Fields {
-    headers
-        .iter()
-        .map(|header| Field {
-            name: span_in(bytes, header.name.as_bytes()),
-            value: span_in(bytes, trim(header.value)),
-        })
-        .collect()
-}
-
-/// Where `part`, a slice of `bytes`, lies in it. A part that is not gives an empty span.
-fn span_in(bytes: &[u8], part: &[u8]) -> Span {
-    let start = (part.as_ptr() as usize).wrapping_sub(bytes.as_ptr() as usize);
-    match start.checked_add(part.len()) {
-        Some(end) if !part.is_empty() && end <= bytes.len() => Span::new(start, end),
-        _ => Span::default(),
-    }
 }
 
 /// Without the spaces and tabs around it.

@@ -65,16 +65,14 @@ pub(super) fn run(bytes: &[u8], top: Option<&mut Top>) -> Result<Value, JsonFaul
     if let Err(error) = std::str::from_utf8(bytes) {
         return Err(JsonFault { at: error.valid_up_to(), what: Fault::Utf8 });
     }
-    let mut walk = Walk { bytes, at: 0, stack: Stack::default(), top, key: None, value_at: 0 };
-    walk.space();
-    let start = walk.at;
-    let kind = kind_of(walk.peek()?).ok_or(walk.fault(Fault::Syntax))?;
-    walk.whole()?;
-    let end = walk.at;
-    walk.space();
-    match walk.at == bytes.len() {
+    let start = skip_space(bytes, 0);
+    let first = peek(bytes, start)?;
+    let kind = kind_of(first).ok_or(fault(start, Fault::Syntax))?;
+    let end = Walk { bytes, stack: Stack::default(), top, key: None }.whole(start)?;
+    let after = skip_space(bytes, end);
+    match after == bytes.len() {
         true => Ok(Value { kind, span: Span::new(start, end) }),
-        false => Err(walk.fault(Fault::Trailing)),
+        false => Err(fault(after, Fault::Trailing)),
     }
 }
 
@@ -112,231 +110,263 @@ impl Stack {
 
 struct Walk<'b, 't> {
     bytes: &'b [u8],
-    at: usize,
     stack: Stack,
     top: Option<&'t mut Top>,
-    /// The key of the open member of the top-level object.
-    key: Option<(Span, bool)>,
-    /// Where its value begins.
+    /// Of the open member of the top-level object: its key, and where its value begins.
+    key: Option<Key>,
+}
+
+#[derive(Clone, Copy)]
+struct Key {
+    span: Span,
+    escaped: bool,
     value_at: usize,
 }
 
+// Where the walk stands is handed from call to call rather than kept, and what every token passes through
+// is inlined: then it stays in a register, and a small event is done in as many instructions as it has
+// bytes, times five or six.
 impl Walk<'_, '_> {
-    /// One whole value, from its first byte to its last.
-    fn whole(&mut self) -> Result<(), JsonFault> {
+    /// One whole value from its first byte on; where it ends.
+    fn whole(&mut self, start: usize) -> Result<usize, JsonFault> {
+        let mut at = start;
         loop {
             // A value must come.
-            let opened = match self.peek()? {
-                b'{' => self.open(true)?,
-                b'[' => self.open(false)?,
-                _ => {
-                    self.scalar()?;
-                    false
+            match peek(self.bytes, at)? {
+                b'"' => at = string(self.bytes, at)?.0,
+                open @ (b'{' | b'[') => {
+                    let inside = self.open(at, open == b'{')?;
+                    at = inside.at;
+                    if inside.opened {
+                        continue;
+                    }
                 }
-            };
-            if opened {
-                continue;
+                byte => at = scalar(self.bytes, at, byte)?,
             }
             // A value is over: close what it ends, until another one must come.
             loop {
-                if self.stack.depth == 0 {
-                    return Ok(());
+                if self.stack.depth <= 1 {
+                    if self.stack.depth == 0 {
+                        return Ok(at);
+                    }
+                    self.note_member(at);
                 }
-                self.note_member();
-                self.space();
-                let object = self.stack.in_object();
-                match (self.peek()?, object) {
-                    (b',', _) => {
-                        self.at += 1;
-                        self.space();
-                        if object {
-                            self.key()?;
-                        }
+                at = skip_space(self.bytes, at);
+                match (peek(self.bytes, at)?, self.stack.in_object()) {
+                    (b',', true) => {
+                        at = self.key(at + 1)?;
+                        break;
+                    }
+                    (b',', false) => {
+                        at = skip_space(self.bytes, at + 1);
                         break;
                     }
                     (b'}', true) | (b']', false) => {
-                        self.at += 1;
+                        at += 1;
                         self.stack.pop();
                     }
-                    _ => return Err(self.fault(Fault::Syntax)),
+                    _ => return Err(fault(at, Fault::Syntax)),
                 }
             }
         }
     }
 
-    /// A bracket. `true`: a value must come next; `false`: the container was empty.
-    fn open(&mut self, object: bool) -> Result<bool, JsonFault> {
+    /// A bracket, and what follows it up to the first value.
+    fn open(&mut self, at: usize, object: bool) -> Result<Opened, JsonFault> {
         if !self.stack.push(object) {
-            return Err(self.fault(Fault::Depth));
+            return Err(fault(at, Fault::Depth));
         }
-        self.at += 1;
-        self.space();
-        match (self.peek()?, object) {
+        let at = skip_space(self.bytes, at + 1);
+        match (peek(self.bytes, at)?, object) {
             (b'}', true) | (b']', false) => {
-                self.at += 1;
                 self.stack.pop();
-                Ok(false)
+                Ok(Opened { at: at + 1, opened: false })
             }
-            (_, true) => self.key().map(|()| true),
-            (_, false) => Ok(true),
+            (_, true) => Ok(Opened { at: self.key(at)?, opened: true }),
+            (_, false) => Ok(Opened { at, opened: true }),
         }
     }
 
-    /// A key and its colon.
-    fn key(&mut self) -> Result<(), JsonFault> {
-        if self.peek()? != b'"' {
-            return Err(self.fault(Fault::Syntax));
+    /// A key and its colon, white space around them; where the value begins.
+    #[inline(always)]
+    fn key(&mut self, at: usize) -> Result<usize, JsonFault> {
+        let start = expect(self.bytes, at, b'"')?;
+        let (end, escaped) = string(self.bytes, start)?;
+        let colon = expect(self.bytes, end, b':')?;
+        let value_at = skip_space(self.bytes, colon + 1);
+        if self.stack.depth == 1 {
+            self.key = Some(Key { span: Span::new(start + 1, end - 1), escaped, value_at });
         }
-        let start = self.at;
-        let escaped = self.string()?;
-        let key = Span::new(start + 1, self.at - 1);
-        self.space();
-        if self.peek()? != b':' {
-            return Err(self.fault(Fault::Syntax));
-        }
-        self.at += 1;
-        self.space();
-        if self.stack.depth == 1 && self.top.is_some() {
-            self.key = Some((key, escaped));
-            self.value_at = self.at;
-        }
-        Ok(())
+        Ok(value_at)
     }
 
-    /// After a value: if it was a member of the top-level object, collects it.
-    fn note_member(&mut self) {
-        if self.stack.depth != 1 {
-            return;
-        }
-        let (Some((key, escaped)), Some(top)) = (self.key.take(), self.top.as_deref_mut()) else {
-            return;
-        };
-        let Some(kind) = kind_of(self.bytes[self.value_at]) else { return };
-        let value = Value { kind, span: Span::new(self.value_at, self.at) };
-        top.push(Member { key, escaped, value });
+    /// After a value at depth 1: if it was a member of the top-level object, collects it.
+    #[inline(always)]
+    fn note_member(&mut self, end: usize) {
+        let (Some(key), Some(top)) = (self.key, self.top.as_deref_mut()) else { return };
+        let Some(kind) = kind_of(self.bytes[key.value_at]) else { return };
+        let value = Value { kind, span: Span::new(key.value_at, end) };
+        top.push(Member { key: key.span, escaped: key.escaped, value });
     }
+}
 
-    fn scalar(&mut self) -> Result<(), JsonFault> {
-        match self.peek()? {
-            b'"' => self.string().map(|_| ()),
-            b'-' | b'0'..=b'9' => self.number(),
-            b't' => self.word(b"true"),
-            b'f' => self.word(b"false"),
-            b'n' => self.word(b"null"),
-            _ => Err(self.fault(Fault::Syntax)),
-        }
+/// What an opening bracket came to.
+struct Opened {
+    at: usize,
+    /// A value must come next; else the container was empty.
+    opened: bool,
+}
+
+/// A value that is neither string nor container and begins with `byte`; where it ends.
+#[inline(always)]
+fn scalar(bytes: &[u8], at: usize, byte: u8) -> Result<usize, JsonFault> {
+    match byte {
+        b'-' | b'0'..=b'9' => number(bytes, at),
+        b't' => word(bytes, at, b"true"),
+        b'f' => word(bytes, at, b"false"),
+        b'n' => word(bytes, at, b"null"),
+        _ => Err(fault(at, Fault::Syntax)),
     }
+}
 
-    fn word(&mut self, word: &[u8]) -> Result<(), JsonFault> {
-        for expected in word {
-            if self.peek()? != *expected {
-                return Err(self.fault(Fault::Syntax));
+#[inline(always)]
+fn word(bytes: &[u8], at: usize, word: &[u8]) -> Result<usize, JsonFault> {
+    if bytes[at..].starts_with(word) {
+        return Ok(at + word.len());
+    }
+    let same = bytes[at..].iter().zip(word).take_while(|(byte, expected)| byte == expected).count();
+    peek(bytes, at + same)?;
+    Err(fault(at + same, Fault::Syntax))
+}
+
+fn number(bytes: &[u8], start: usize) -> Result<usize, JsonFault> {
+    let mut at = start + usize::from(bytes[start] == b'-');
+    at = match bytes.get(at) {
+        Some(b'0') => at + 1,
+        _ => digits(bytes, at)?,
+    };
+    if bytes.get(at) == Some(&b'.') {
+        at = digits(bytes, at + 1)?;
+    }
+    if matches!(bytes.get(at), Some(b'e' | b'E')) {
+        at += 1;
+        if matches!(bytes.get(at), Some(b'+' | b'-')) {
+            at += 1;
+        }
+        at = digits(bytes, at)?;
+    }
+    Ok(at)
+}
+
+/// One digit or more.
+#[inline(always)]
+fn digits(bytes: &[u8], start: usize) -> Result<usize, JsonFault> {
+    if !peek(bytes, start)?.is_ascii_digit() {
+        return Err(fault(start, Fault::Number));
+    }
+    let mut at = start + 1;
+    while bytes.get(at).is_some_and(u8::is_ascii_digit) {
+        at += 1;
+    }
+    Ok(at)
+}
+
+/// A string whose quote is at `start`; where it ends, and whether it has escapes.
+#[inline(always)]
+fn string(bytes: &[u8], start: usize) -> Result<(usize, bool), JsonFault> {
+    let at = find_special(bytes, start + 1);
+    if bytes.get(at) == Some(&b'"') { Ok((at + 1, false)) } else { odd_string(bytes, at) }
+}
+
+/// The rest of a string from its first special byte on, which does not end it.
+#[inline(never)]
+fn odd_string(bytes: &[u8], mut at: usize) -> Result<(usize, bool), JsonFault> {
+    let mut escaped = false;
+    loop {
+        match peek(bytes, at)? {
+            b'"' => return Ok((at + 1, escaped)),
+            b'\\' => {
+                escaped = true;
+                at = escape(bytes, at + 1)?;
             }
-            self.at += 1;
+            _ => return Err(fault(at, Fault::Control)),
         }
-        Ok(())
+        at = find_special(bytes, at);
     }
+}
 
-    fn number(&mut self) -> Result<(), JsonFault> {
-        if self.bytes[self.at] == b'-' {
-            self.at += 1;
+/// What follows a backslash; where it ends.
+fn escape(bytes: &[u8], at: usize) -> Result<usize, JsonFault> {
+    let digits = match peek(bytes, at)? {
+        b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 0,
+        b'u' => 4,
+        _ => return Err(fault(at, Fault::Escape)),
+    };
+    let end = at + 1 + digits;
+    for index in at + 1..end {
+        if !peek(bytes, index)?.is_ascii_hexdigit() {
+            return Err(fault(index, Fault::Escape));
         }
-        match self.bytes.get(self.at) {
-            Some(b'0') => self.at += 1,
-            _ => self.digits()?,
-        }
-        if self.bytes.get(self.at) == Some(&b'.') {
-            self.at += 1;
-            self.digits()?;
-        }
-        if matches!(self.bytes.get(self.at), Some(b'e' | b'E')) {
-            self.at += 1;
-            if matches!(self.bytes.get(self.at), Some(b'+' | b'-')) {
-                self.at += 1;
-            }
-            self.digits()?;
-        }
-        Ok(())
     }
+    Ok(end)
+}
 
-    /// One digit or more.
-    fn digits(&mut self) -> Result<(), JsonFault> {
-        if !self.peek()?.is_ascii_digit() {
-            return Err(self.fault(Fault::Number));
-        }
-        while self.bytes.get(self.at).is_some_and(u8::is_ascii_digit) {
-            self.at += 1;
-        }
-        Ok(())
-    }
+/// Where `byte` stands: at `at`, or after white space.
+#[inline(always)]
+fn expect(bytes: &[u8], at: usize, byte: u8) -> Result<usize, JsonFault> {
+    if bytes.get(at) == Some(&byte) { Ok(at) } else { expect_after_space(bytes, at, byte) }
+}
 
-    /// A string with its quotes; whether it has escapes.
-    fn string(&mut self) -> Result<bool, JsonFault> {
-        self.at += 1;
-        let mut escaped = false;
-        loop {
-            self.at = find_special(self.bytes, self.at);
-            match self.peek()? {
-                b'"' => {
-                    self.at += 1;
-                    return Ok(escaped);
-                }
-                b'\\' => {
-                    escaped = true;
-                    self.escape()?;
-                }
-                _ => return Err(self.fault(Fault::Control)),
-            }
-        }
-    }
+#[inline(never)]
+fn expect_after_space(bytes: &[u8], at: usize, byte: u8) -> Result<usize, JsonFault> {
+    let at = skip_space(bytes, at);
+    if peek(bytes, at)? == byte { Ok(at) } else { Err(fault(at, Fault::Syntax)) }
+}
 
-    fn escape(&mut self) -> Result<(), JsonFault> {
-        self.at += 1;
-        let kind = self.peek()?;
-        let digits = match kind {
-            b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => 0,
-            b'u' => 4,
-            _ => return Err(self.fault(Fault::Escape)),
-        };
-        self.at += 1;
-        for _ in 0..digits {
-            if !self.peek()?.is_ascii_hexdigit() {
-                return Err(self.fault(Fault::Escape));
-            }
-            self.at += 1;
-        }
-        Ok(())
-    }
+#[inline(always)]
+fn peek(bytes: &[u8], at: usize) -> Result<u8, JsonFault> {
+    bytes.get(at).copied().ok_or(fault(at, Fault::Ended))
+}
 
-    fn space(&mut self) {
-        self.at = skip_space(self.bytes, self.at);
-    }
-
-    fn peek(&self) -> Result<u8, JsonFault> {
-        self.bytes.get(self.at).copied().ok_or(JsonFault { at: self.at, what: Fault::Ended })
-    }
-
-    fn fault(&self, what: Fault) -> JsonFault {
-        JsonFault { at: self.at, what }
-    }
+#[inline(always)]
+fn fault(at: usize, what: Fault) -> JsonFault {
+    JsonFault { at, what }
 }
 
 /// The kind of the value that begins with `byte`.
+#[inline(always)]
 pub(super) fn kind_of(byte: u8) -> Option<Kind> {
-    Some(match byte {
-        b'{' => Kind::Object,
-        b'[' => Kind::Array,
-        b'"' => Kind::String,
-        b't' => Kind::True,
-        b'f' => Kind::False,
-        b'n' => Kind::Null,
-        b'-' | b'0'..=b'9' => Kind::Number,
-        _ => return None,
-    })
+    KINDS[byte as usize]
 }
 
-/// Index of the first byte from `at` on that is no white space.
-pub(super) fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+static KINDS: [Option<Kind>; 256] = {
+    let mut table = [None; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'{' => Some(Kind::Object),
+            b'[' => Some(Kind::Array),
+            b'"' => Some(Kind::String),
+            b't' => Some(Kind::True),
+            b'f' => Some(Kind::False),
+            b'n' => Some(Kind::Null),
+            b'-' | b'0'..=b'9' => Some(Kind::Number),
+            _ => None,
+        };
+        byte += 1;
+    }
+    table
+};
+
+/// Index of the first byte from `at` on that is no white space. Most often there is none, and one comparison
+/// tells.
+#[inline(always)]
+pub(super) fn skip_space(bytes: &[u8], at: usize) -> usize {
+    if bytes.get(at).is_some_and(|byte| *byte > b' ') { at } else { skip_some_space(bytes, at) }
+}
+
+#[inline(never)]
+fn skip_some_space(bytes: &[u8], mut at: usize) -> usize {
     while matches!(bytes.get(at), Some(b' ' | b'\t' | b'\n' | b'\r')) {
         at += 1;
     }
@@ -349,23 +379,30 @@ pub(super) fn skip_value(bytes: &[u8], start: usize) -> Option<usize> {
         b'"' => skip_string(bytes, start).map(|(end, _)| end),
         b'{' | b'[' => skip_container(bytes, start),
         _ => {
-            let scalar =
-                |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-            let len = bytes[start..].iter().position(|byte| !scalar(byte));
-            let end = len.map_or(bytes.len(), |len| start + len);
+            let mut end = start;
+            while bytes.get(end).is_some_and(|byte| CLASS[*byte as usize] == SCALAR) {
+                end += 1;
+            }
             (end > start).then_some(end)
         }
     }
 }
 
 /// Index after the string whose quote is at `start`, and whether it has escapes.
+#[inline(always)]
 pub(super) fn skip_string(bytes: &[u8], start: usize) -> Option<(usize, bool)> {
     if bytes.get(start) != Some(&b'"') {
         return None;
     }
-    let (mut at, mut escaped) = (start + 1, false);
+    let at = find_special(bytes, start + 1);
+    if bytes.get(at)? == &b'"' { Some((at + 1, false)) } else { skip_odd_string(bytes, at) }
+}
+
+/// The rest of a string from its first special byte on, which does not end it.
+#[inline(never)]
+fn skip_odd_string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    let mut escaped = false;
     loop {
-        at = find_special(bytes, at);
         match bytes.get(at)? {
             b'"' => return Some((at + 1, escaped)),
             b'\\' => {
@@ -374,6 +411,7 @@ pub(super) fn skip_string(bytes: &[u8], start: usize) -> Option<(usize, bool)> {
             }
             _ => at += 1,
         }
+        at = find_special(bytes, at);
     }
 }
 
@@ -382,13 +420,13 @@ pub(super) fn skip_string(bytes: &[u8], start: usize) -> Option<(usize, bool)> {
 fn skip_container(bytes: &[u8], start: usize) -> Option<usize> {
     let (mut at, mut open) = (start, 0_u32);
     loop {
-        match bytes.get(at)? {
-            b'"' => {
+        match CLASS[*bytes.get(at)? as usize] {
+            QUOTE => {
                 at = skip_string(bytes, at)?.0;
                 continue;
             }
-            b'{' | b'[' => open += 1,
-            b'}' | b']' => {
+            OPEN => open += 1,
+            CLOSE => {
                 open = open.saturating_sub(1);
                 if open == 0 {
                     return Some(at + 1);
@@ -400,9 +438,33 @@ fn skip_container(bytes: &[u8], start: usize) -> Option<usize> {
     }
 }
 
+/// What a byte is outside of strings.
+static CLASS: [u8; 256] = {
+    let mut table = [OTHER; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        table[byte] = match byte as u8 {
+            b'"' => QUOTE,
+            b'{' | b'[' => OPEN,
+            b'}' | b']' => CLOSE,
+            b'+' | b'-' | b'.' | b'0'..=b'9' | b'a'..=b'z' | b'A'..=b'Z' => SCALAR,
+            _ => OTHER,
+        };
+        byte += 1;
+    }
+    table
+};
+const OTHER: u8 = 0;
+const QUOTE: u8 = 1;
+const OPEN: u8 = 2;
+const CLOSE: u8 = 3;
+/// Part of a number or of a literal name.
+const SCALAR: u8 = 4;
+
 /// Index of the first byte from `at` on that is special inside a string: a quote, a backslash or a
 /// control octet; `bytes.len()` if there is none. Eight bytes at a time, since most strings of an
 /// event are short; long ones (images in base64) go on with memchr.
+#[inline(always)]
 pub(super) fn find_special(bytes: &[u8], at: usize) -> usize {
     let mut at = at.min(bytes.len());
     let short_end = at + SHORT;
@@ -416,11 +478,18 @@ pub(super) fn find_special(bytes: &[u8], at: usize) -> usize {
             return find_special_far(bytes, at);
         }
     }
+    find_special_near(bytes, at)
+}
+
+/// The same in what is shorter than a word.
+#[inline(never)]
+fn find_special_near(bytes: &[u8], at: usize) -> usize {
     let is_special = |byte: &u8| matches!(byte, b'"' | b'\\' | ..=0x1f);
     at + bytes[at..].iter().position(is_special).unwrap_or(bytes.len() - at)
 }
 
 /// The same by windows that stay in the first-level cache.
+#[inline(never)]
 fn find_special_far(bytes: &[u8], mut at: usize) -> usize {
     while at < bytes.len() {
         let window = &bytes[at..bytes.len().min(at + 4096)];
@@ -443,14 +512,14 @@ fn find_special_far(bytes: &[u8], mut at: usize) -> usize {
 const SHORT: usize = 64;
 
 /// The high bit of each byte that is special. Above the first such byte there may be false ones
-/// (borrows run upwards), below it there are none, and only the lowest is used.
+/// (borrows run upwards), below it there are none, and only the lowest is used. A byte's own high bit is
+/// not changed by either `^`, so that one mask leaves out what is not ASCII.
+#[inline(always)]
 const fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let quote = word ^ (ONES * b'"' as u64);
-    let slash = word ^ (ONES * b'\\' as u64);
-    let control = word.wrapping_sub(ONES * 0x20) & !word;
-    let quote = quote.wrapping_sub(ONES) & !quote;
-    let slash = slash.wrapping_sub(ONES) & !slash;
-    (control | quote | slash) & HIGHS
+    let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
+    let slash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
+    let control = word.wrapping_sub(ONES * 0x20);
+    (control | quote | slash) & !word & HIGHS
 }

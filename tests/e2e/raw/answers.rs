@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::{Case, Step, cases, steps};
 use crate::client::{Client, Response, post};
-use crate::fallback::{SHORT, event, events, expected, good};
+use crate::fallback::{SHORT, event, events, expected, good, patient};
 use crate::naive::{self, Read};
 use crate::rig::{Gateway, PATIENCE, Provider, on_both, providers, read, wait_for};
 
@@ -26,7 +26,7 @@ fn hostile_answers_end_with_their_attempt() {
             let stream = String::from_utf8_lossy(&call.body).contains("\"stream\":true");
             call.say(if stream { good("p1") } else { whole("p1") })
         });
-        let patient = SHORT.replace("250ms", "60s");
+        let patient = patient();
         let gateway = |limits: &str| {
             let passthrough = "[passthrough]\nprovider = \"p0\"\n";
             let config = providers(limits, &[scripted.addr, second.addr]) + passthrough;

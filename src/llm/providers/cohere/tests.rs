@@ -355,7 +355,7 @@ fn refusals_are_told_apart() {
 
 fn sent(surface: Surface, path: &str, at: &str, body: &[u8]) -> Result<String, Fault> {
     let mut ask = Ask::read(surface, body).unwrap();
-    (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned());
+    (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned().into());
     let key = crate::base::secret::Secret::new("key");
     let site =
         Site { authority: "host:1", path, key: Some(&key), model: "command-r", ..Site::default() };

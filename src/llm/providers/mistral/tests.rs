@@ -6,7 +6,7 @@ use crate::llm::sink::Told;
 
 fn sent(surface: Surface, path: &str, at: &str, body: &str) -> Result<String, Fault> {
     let mut ask = Ask::read(surface, body.as_bytes()).unwrap();
-    (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned());
+    (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned().into());
     let key = Secret::new("key");
     let site = Site {
         authority: "host:1",

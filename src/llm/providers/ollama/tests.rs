@@ -246,7 +246,7 @@ fn what_a_model_can_not_do_is_asked_of_another() {
 fn a_request_goes_to_the_server_however_the_base_is_written() {
     let send = |surface: Surface, path: &str, at: &str, key: Option<&str>, body: &str| {
         let mut ask = Ask::read(surface, body.as_bytes()).unwrap();
-        (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned());
+        (ask.envelope.method, ask.envelope.path) = ("POST", at.to_owned().into());
         let key = key.map(crate::base::secret::Secret::new);
         let site = Site {
             authority: "host:1",

@@ -80,7 +80,7 @@ impl Provider for Openai {
             let edits = quirks::fit(&body, self.vendor.rules(true), site.model)?;
             return request(ask, ("POST", "/chat/completions"), &body, &edits, site, out);
         }
-        let line = (ask.envelope.method, ask.envelope.path.as_str());
+        let line = (ask.envelope.method, &*ask.envelope.path);
         let rules = self.vendor.rules(false).filter(|rule| rule.holds(site.model));
         let mut rules = rules.peekable();
         if ask.surface != Surface::Chat || rules.peek().is_none() {

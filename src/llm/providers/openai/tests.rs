@@ -14,7 +14,7 @@ fn vendor(name: &str) -> &'static Vendor {
 fn sent(name: &str, surface: Surface, model: &str, body: &str) -> Result<String, Fault> {
     let mut ask = Ask::read(surface, body.as_bytes()).unwrap();
     ask.envelope.method = "POST";
-    ask.envelope.path = String::from(match surface {
+    ask.envelope.path = Cow::from(match surface {
         Surface::Embeddings => "/embeddings",
         Surface::Messages => "/messages",
         _ => "/chat/completions",
@@ -173,7 +173,7 @@ fn azure(version: Option<&str>, model: &str, path: &str) -> Result<(String, Stri
     let body = br#"{"model":"gpt","messages":[]}"#;
     let mut ask = Ask::read(crate::llm::request::Surface::Chat, body).unwrap();
     ask.envelope.method = "POST";
-    ask.envelope.path = path.to_owned();
+    ask.envelope.path = path.to_owned().into();
     let key = crate::base::secret::Secret::new("k1");
     let path = if version.is_some() { "/openai" } else { "/openai/v1" };
     let (authority, badge) = ("r.openai.azure.com", Badge::ApiKey);

@@ -22,7 +22,7 @@ pub fn send(ask: &Ask, body: &[u8], site: &Site<'_>, out: &mut Buf) -> Result<()
             if let Some(own) = without_foreign(told.as_slice()) {
                 told = Buf::from(own.as_slice());
             }
-            ask.envelope.path.as_str()
+            &*ask.envelope.path
         }
         Surface::Chat | Surface::Messages => {
             told.extend(&translated(ask, body, site.model)?);
@@ -31,7 +31,7 @@ pub fn send(ask: &Ask, body: &[u8], site: &Site<'_>, out: &mut Buf) -> Result<()
         // Other paths are passed through: the client speaks this API itself.
         Surface::Other => {
             ask.write_edited(body, site.model, &mut told);
-            ask.envelope.path.as_str()
+            &*ask.envelope.path
         }
         Surface::CountTokens
         | Surface::Completions

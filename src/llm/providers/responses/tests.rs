@@ -730,7 +730,7 @@ mod both_ways {
         let bytes = body.to_string().into_bytes();
         let mut ask = Ask::read(surface, &bytes).unwrap();
         ask.envelope.method = "POST";
-        ask.envelope.path = String::from("/responses");
+        ask.envelope.path = "/responses".into();
         ask.envelope.fields.push(("traceparent", b"00-1".to_vec()));
         let key = Secret::new(key);
         let site = Site {

@@ -57,6 +57,44 @@ fn each_fault_of_the_network_shows() {
     assert!(transfer(jump, 1, 10).2 >= 50_000);
 }
 
+#[test]
+fn while_the_clock_stands_no_timer_fires_and_no_time_passes() {
+    let stall_us = 50_000;
+    let faults = Faults { clock_stall: 1, clock_stall_us: (stall_us, stall_us), ..Faults::none() };
+    let world = World::new(1, faults);
+    let listener = world.listen(addr(1));
+    let rt = world.rt();
+    world.block_on(async {
+        let [(mut reader, _keep), (_far, mut writer)] = pair(&rt, &listener).await;
+        let (before, timer) = (rt.now(), rt.sleep_until(rt.now() + Ms(1)));
+        send(&mut writer, b"on its way").await.unwrap();
+        drop(writer);
+        assert_eq!(to_end(&mut reader).await.unwrap(), b"on its way");
+        assert_eq!(rt.now(), before, "bytes go on while the clock stands");
+        timer.await;
+        assert!(rt.now().0 >= before.0 + u64::from(stall_us) - 1_000, "{:?}", rt.now());
+    });
+    assert!(world.unsteady_us() >= u64::from(stall_us));
+}
+
+#[test]
+fn the_wall_clock_is_set_and_the_other_one_is_not() {
+    let faults = Faults { wall_step: 1, wall_step_ms: 3_600_000, ..Faults::none() };
+    let world = World::new(1, faults);
+    let rt = world.rt();
+    let (mut forward, mut back) = (0, 0);
+    world.block_on(async {
+        for _ in 0..100 {
+            let (wall, now) = (rt.wall(), rt.now());
+            rt.sleep_until(now + Ms(1)).await;
+            assert_eq!(rt.now(), now + Ms(1));
+            forward += u32::from(rt.wall().0 > wall.0 + 1);
+            back += u32::from(rt.wall() < wall);
+        }
+    });
+    assert!(forward > 20 && back > 20, "{forward} forward, {back} back");
+}
+
 /// A read with bytes on their way is stopped: whether it was in vain, and what a second read gave.
 fn stop_race(faults: Faults, seed: u64) -> (bool, Vec<u8>) {
     let world = World::new(seed, faults);
@@ -187,14 +225,16 @@ fn a_swarm_has_each_fault_on_and_off() {
         let Faults { short_read, short_write, late_done, dial_refused, dial_lost, .. } = *faults;
         let Faults { dial_slow, reset, reset_overtakes, stall, drip, .. } = *faults;
         let Faults { stop_late, stop_loses, clock_jump, shuffle, late_timers, .. } = *faults;
+        let Faults { clock_stall, wall_step, .. } = *faults;
         [
             [short_read, short_write, late_done, dial_refused, dial_lost],
             [dial_slow, reset, reset_overtakes, stall, drip],
             [stop_late, stop_loses, clock_jump, shuffle.into(), late_timers.into()],
+            [clock_stall, wall_step, clock_stall, wall_step, clock_jump],
         ]
     };
     let worlds: Vec<_> = (0..100).map(|seed| rates(&Faults::swarm(&mut Rng::new(seed)))).collect();
-    for (row, column) in (0..3).flat_map(|row| (0..5).map(move |column| (row, column))) {
+    for (row, column) in (0..4).flat_map(|row| (0..5).map(move |column| (row, column))) {
         let on = worlds.iter().filter(|rates| rates[row][column] > 0).count();
         assert!((20..=80).contains(&on), "fault {row} {column} is on in {on} of 100");
     }

@@ -1,4 +1,4 @@
-//! What httparse forgives and this floor does not: checks of single parts of a head.
+//! Checks of single parts of a head.
 
 use super::{Refusal, is_token, trim};
 
@@ -29,26 +29,45 @@ pub(super) fn check_target(target: &[u8]) -> Result<(), Refusal> {
     if target.first() != Some(&b'/') {
         return Err(Refusal::TargetForm);
     }
-    let mut rest = target;
-    while let [byte, tail @ ..] = rest {
-        rest = tail;
-        let plain = byte.is_ascii_alphanumeric()
-            || matches!(byte, b'!' | b'$' | b'&'..=b'/' | b':' | b';' | b'=' | b'?' | b'@')
-            || matches!(byte, b'[' | b']' | b'_' | b'~');
-        if plain {
-            continue;
-        }
-        match tail {
-            [high, low, after @ ..]
-                if *byte == b'%' && high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
-            {
-                rest = after;
-            }
-            _ => return Err(Refusal::TargetOctet),
+    let mut at = 0;
+    while let Some(byte) = target.get(at) {
+        if OCTETS[*byte as usize] & TARGET != 0 {
+            at += 1;
+        } else if *byte == b'%' && is_hex_pair(&target[at + 1..]) {
+            at += 3;
+        } else {
+            return Err(Refusal::TargetOctet);
         }
     }
     Ok(())
 }
+
+fn is_hex_pair(bytes: &[u8]) -> bool {
+    matches!(bytes, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit())
+}
+
+/// What an octet may be part of.
+static OCTETS: [u8; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let octet = byte as u8;
+        let shared = octet.is_ascii_alphanumeric()
+            || matches!(octet, b'!' | b'$' | b'&'..=b'.' | b';' | b'=' | b'_' | b'~');
+        if shared || matches!(octet, b'/' | b':' | b'?' | b'@' | b'[' | b']') {
+            table[byte] |= TARGET;
+        }
+        if shared || octet == b'%' {
+            table[byte] |= HOST;
+        }
+        byte += 1;
+    }
+    table
+};
+/// A path and a query, as it is.
+const TARGET: u8 = 1;
+/// A host's name, an escape's percent sign too.
+const HOST: u8 = 2;
 
 /// `uri-host [ ":" port ]` with a host that is not empty.
 pub(super) fn is_host(value: &[u8]) -> bool {
@@ -65,13 +84,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         _ => value.split_at(memchr::memchr(b':', value).unwrap_or(value.len())),
     };
     let bracketed = value.first() == Some(&b'[');
-    let named = |b: &u8| {
-        b.is_ascii_alphanumeric()
-            || matches!(
-                b,
-                b'-' | b'.' | b'_' | b'~' | b'%' | b'!' | b'$' | b'&'..=b',' | b';' | b'='
-            )
-    };
+    let named = |b: &u8| OCTETS[*b as usize] & HOST != 0;
     let port_ok = match port {
         [] => true,
         [b':', digits @ ..] => {
@@ -81,8 +94,7 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         }
         _ => false,
     };
-    let escaped =
-        |at: usize| host[at..].get(1..3).is_some_and(|h| h.iter().all(u8::is_ascii_hexdigit));
+    let escaped = |at: usize| is_hex_pair(&host[at + 1..]);
     let escapes_ok = memchr::memchr_iter(b'%', host).all(escaped);
     !host.is_empty() && port_ok && (bracketed || (escapes_ok && host.iter().all(named)))
 }

@@ -1,6 +1,4 @@
-//! Every reason for which a head is refused, and how httparse's errors map to them.
-
-use super::is_token;
+//! Every reason for which a head is refused, with its answer.
 
 macro_rules! refusals {
     ($($(#[$doc:meta])* $variant:ident = $status:literal, $text:literal;)*) => {
@@ -59,8 +57,6 @@ refusals! {
     SpaceBeforeColon = 400, "white space comes before a colon";
     /// A field without a name or a colon, or a name that is not a token.
     FieldName = 400, "a field name is malformed";
-    /// A field's value holds what it must not.
-    FieldValue = 400, "a field value is malformed";
     /// HTTP/1.1 without `Host`.
     HostMissing = 400, "the Host field is missing";
     /// Two `Host` fields.
@@ -87,37 +83,4 @@ refusals! {
     Status = 400, "the status code is malformed";
     /// 101: the other side speaks another protocol now, which nobody asked for.
     Switched = 400, "the server switched to another protocol";
-}
-
-/// Names what httparse did not like, from its error and the bytes.
-#[cold]
-pub(super) fn why(error: httparse::Error, head: &[u8]) -> Refusal {
-    match error {
-        httparse::Error::HeaderName => why_name(head),
-        httparse::Error::HeaderValue => Refusal::FieldValue,
-        httparse::Error::NewLine | httparse::Error::Token => Refusal::StartLine,
-        httparse::Error::Status => Refusal::Status,
-        httparse::Error::TooManyHeaders => Refusal::TooManyFields,
-        httparse::Error::Version => Refusal::Version,
-    }
-}
-
-/// The first field line with a fault in its name decides.
-#[cold]
-fn why_name(head: &[u8]) -> Refusal {
-    for line in head.split(|byte| *byte == b'\n').skip(1) {
-        if matches!(line.first(), Some(b' ' | b'\t')) {
-            return Refusal::Folded;
-        }
-        let name = &line[..memchr::memchr(b':', line).unwrap_or(0)];
-        match name.iter().position(|byte| !is_token(*byte)) {
-            None if name.is_empty() => return Refusal::FieldName,
-            None => {}
-            Some(at) if name[at..].iter().all(|b| matches!(b, b' ' | b'\t')) => {
-                return Refusal::SpaceBeforeColon;
-            }
-            Some(_) => return Refusal::FieldName,
-        }
-    }
-    Refusal::FieldName
 }

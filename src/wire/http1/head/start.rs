@@ -27,16 +27,14 @@ pub(super) struct RequestLine {
 /// Reads the line in `bytes[start..end]`, which stands before a line feed.
 pub(super) fn request_line(bytes: &[u8], start: usize, end: usize) -> Result<RequestLine, Refusal> {
     let Some(line) = bytes[start..end].strip_suffix(b"\r") else { return Err(Refusal::BareLf) };
-    if line.contains(&b'\r') {
-        return Err(Refusal::BareCr);
+    let control = |bad, byte: &u8| bad | ((*byte < 0x20) & (*byte != b'\t')) | (*byte == 0x7f);
+    if line.iter().fold(false, control) {
+        return Err(if line.contains(&b'\r') { Refusal::BareCr } else { Refusal::Control });
     }
-    if line.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
-        return Err(Refusal::Control);
-    }
-    let mut words = line.split(|byte| *byte == b' ');
-    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let (version, more) = (words.next(), words.next());
-    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) || more.is_some() {
+    // What stands in a third space's place is no version.
+    let (method, rest) = word(line);
+    let (target, version) = word(rest.unwrap_or_default());
+    if method.is_empty() || !method.iter().all(|byte| is_token(*byte)) {
         return Err(Refusal::StartLine);
     }
     let minor = match version {
@@ -62,6 +60,33 @@ pub(super) fn request_line(bytes: &[u8], start: usize, end: usize) -> Result<Req
         }
     };
     Ok(RequestLine { method, target, minor })
+}
+
+/// What stands before the first space, and after it.
+fn word(text: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match memchr::memchr(b' ', text) {
+        Some(at) => (&text[..at], Some(&text[at + 1..])),
+        None => (text, None),
+    }
+}
+
+/// Reads a response's first line, which stands before a line feed and whose octets were checked: the
+/// status and the minor version (RFC 9112 section 4). The reason means nothing, and may be missing with
+/// its space.
+pub(super) fn status_line(line: &[u8]) -> Result<(u16, u8), Refusal> {
+    let line = line.strip_suffix(b"\r").unwrap_or(line);
+    let (minor, rest) = match line {
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'0', b' ', rest @ ..] => (0, rest),
+        [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', b' ', rest @ ..] => (1, rest),
+        _ => return Err(Refusal::Version),
+    };
+    let digit = |byte: &u8| u16::from(byte - b'0');
+    match rest {
+        [a, b, c] | [a, b, c, b' ', ..] if [a, b, c].iter().all(|d| d.is_ascii_digit()) => {
+            Ok((digit(a) * 100 + digit(b) * 10 + digit(c), minor))
+        }
+        _ => Err(Refusal::Status),
+    }
 }
 
 /// `HTTP/1.` and a digit; another digit than 1 is another protocol, anything else is no version.

@@ -507,4 +507,44 @@ proptest! {
             prop_assert!(hosts == 1 && lengths + codings <= 1);
         }
     }
+    /// What is accepted, a parser that forgives more reads alike.
+    #[test]
+    fn httparse_finds_the_same(bytes in head_bytes()) {
+        let found = |bytes: &[u8], headers: &[httparse::Header<'_>], fields: &Fields| {
+            let ours: Vec<_> = fields.iter().map(|f| (f.name.of(bytes), f.value.of(bytes))).collect();
+            let theirs: Vec<_> =
+                headers.iter().map(|h| (h.name.as_bytes(), trim(h.value))).collect();
+            ours == theirs
+        };
+        let mut slots = [httparse::EMPTY_HEADER; limits::HEAD_FIELDS_MAX];
+        if let Ok(Some(head)) = parse_request(&bytes, MAX) {
+            let blank = bytes.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+            let start = blank + bytes[blank..].iter().position(|byte| *byte == b'\n').unwrap() + 1;
+            let parsed = httparse::parse_headers(&bytes[start..], &mut slots).unwrap();
+            let httparse::Status::Complete((len, headers)) = parsed else { panic!("not whole") };
+            prop_assert_eq!(start + len, head.len);
+            prop_assert!(found(&bytes, headers, &head.fields));
+        }
+        if let Ok(Some(head)) = parse_response(&bytes, MAX, false) {
+            let mut response = httparse::Response::new(&mut slots);
+            let len = response.parse(&bytes).unwrap().unwrap();
+            prop_assert_eq!((len, response.code), (head.len, Some(head.status)));
+            prop_assert_eq!(response.version, Some(head.minor));
+            prop_assert!(found(&bytes, response.headers, &head.fields));
+        }
+    }
+
+    /// And a response that it refuses is refused here, too.
+    #[test]
+    fn a_status_line_is_what_httparse_takes(line in "HTTP/(1|1\\.[0-2]|2\\.0) ?[0-9]{2,4}( |\\t|  )?[a-zA-Z \u{e9}]{0,4}") {
+        let text = format!("{line}\r\ncontent-length: 0\r\n\r\n");
+        let mut slots = [httparse::EMPTY_HEADER; 4];
+        let theirs = httparse::Response::new(&mut slots).parse(text.as_bytes()).is_ok();
+        let known = [Refusal::Status, Refusal::Switched];
+        match parse_response(text.as_bytes(), MAX, false) {
+            Ok(head) => prop_assert!(theirs && head.is_some(), "{line}"),
+            // A status below 100 and 101 are ours to refuse.
+            Err(refusal) => prop_assert!(!theirs || known.contains(&refusal), "{line}"),
+        }
+    }
 }

@@ -1,10 +1,8 @@
 //! How long a plan takes: 50 candidates, and the reading of what a request demands.
 
-#![allow(missing_docs, clippy::expect_used, reason = "a bench stops where something is wrong")]
-
 use std::hint::black_box;
+use std::rc::Rc;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use firstbyte::base::tick::{Ms, Tick};
 use firstbyte::config;
 use firstbyte::llm::demand;
@@ -13,7 +11,36 @@ use firstbyte::net::wish_of;
 use firstbyte::route::{self, Table, Wish};
 use firstbyte::wire::json::{self, Top};
 
+use super::{Case, memchr_floor};
+
 const NOW: Tick = Tick(1_000_000_000);
+const POLICIES: [&str; 5] = ["order", "weighted", "cheapest", "fastest", "balanced"];
+
+pub(super) fn cases() -> Vec<Case> {
+    let table = Rc::new(table());
+    let numbers: Vec<u64> = (0..50).map(|n| n * 7919 % 51).collect();
+    let mut all = vec![Case::once("plan", "floor: 50 numbers sorted", 0, move || {
+        let mut numbers = numbers.clone();
+        move || black_box(&mut numbers).sort_unstable()
+    })];
+    for policy in POLICIES {
+        let (wish, table, mut turn) = (wish(policy), table.clone(), 0u32);
+        all.push(Case::again("plan", format!("{policy}, 50 candidates"), 0, move || {
+            turn = turn.wrapping_add(1);
+            black_box(route::pick(&table, black_box(&wish), turn, NOW).is_ok());
+        }));
+    }
+    let turn = "{\"role\":\"user\",\"content\":\"What is it, and how much of it is there? 12345\"}";
+    let body = format!("{{\"model\":\"m\",\"messages\":[{}]}}", vec![turn; 1_000].join(","));
+    let body = body.into_bytes();
+    let mut members = Top::new();
+    json::document_with_top(&body, &mut members).unwrap();
+    all.push(memchr_floor("demand", "a thousand turns", body.clone()));
+    all.push(Case::again("demand", "a thousand turns", body.len(), move || {
+        black_box(demand::read(black_box(&body), &members));
+    }));
+    all
+}
 
 /// Ten providers, fifty models with one target each, and a route of each policy over them.
 fn table() -> Table {
@@ -40,8 +67,8 @@ fn table() -> Table {
         text +=
             &format!("[routes.{policy}]\npolicy = \"{policy}\"\nmodels = [{}]\n", names.join(", "));
     }
-    let config = config::load(&text, &|_| Err(String::new())).expect("a good config");
-    let table = route::compile(&config, None).expect("a table");
+    let config = config::load(&text, &|_| Err(String::new())).unwrap();
+    let table = route::compile(&config, None).unwrap();
     for (index, (_, target)) in table.targets.iter().enumerate() {
         target.speed.first(Ms(50 + index as u32 * 37 % 900), NOW);
         target.speed.rate(20 + index as u64 * 13 % 200, Ms(1_000));
@@ -54,37 +81,5 @@ fn wish(model: &str) -> Wish<'static> {
         "{{\"model\":\"{model}\",\"stream\":true,\"max_tokens\":500,\"tools\":[{{\"name\":\"f\"}}],\
          \"messages\":[{{\"role\":\"user\",\"content\":\"hello there\"}}]}}"
     );
-    wish_of(&Ask::read(Surface::Chat, body.as_bytes()).expect("a good request"), None)
+    wish_of(&Ask::read(Surface::Chat, body.as_bytes()).unwrap(), None)
 }
-
-fn plans(c: &mut Criterion) {
-    let table = table();
-    let mut group = c.benchmark_group("plan of 50 candidates");
-    for policy in ["order", "weighted", "cheapest", "fastest", "balanced"] {
-        let wish = wish(policy);
-        let mut turn = 0u32;
-        group.bench_function(policy, |b| {
-            b.iter(|| {
-                turn = turn.wrapping_add(1);
-                black_box(route::pick(&table, black_box(&wish), turn, NOW).is_ok())
-            });
-        });
-    }
-    group.finish();
-}
-
-fn demands(c: &mut Criterion) {
-    let turn = "{\"role\":\"user\",\"content\":\"What is it, and how much of it is there? 12345\"}";
-    let body = format!("{{\"model\":\"m\",\"messages\":[{}]}}", vec![turn; 1_000].join(","));
-    let mut members = Top::new();
-    json::document_with_top(body.as_bytes(), &mut members).expect("JSON");
-    let mut group = c.benchmark_group("demand");
-    group.throughput(Throughput::Bytes(body.len() as u64));
-    group.bench_function("a thousand turns", |b| {
-        b.iter(|| black_box(demand::read(black_box(body.as_bytes()), &members)));
-    });
-    group.finish();
-}
-
-criterion_group!(benches, plans, demands);
-criterion_main!(benches);
