@@ -79,11 +79,14 @@ fn the_simulator_keeps_the_laws() {
 
 #[cfg(feature = "uring")]
 mod real {
+    use std::cell::Cell;
     use std::io::Write;
     use std::net::TcpListener;
     use std::sync::{Mutex, PoisonError};
+    use std::time::{Duration, Instant};
 
     use firstbyte::rt::uring::{Loop, Mono, MonoListener};
+    use firstbyte::rt::{Accept as _, Reader as _, Stop as _};
 
     use super::*;
 
@@ -177,6 +180,51 @@ mod real {
                 rt.panics()
             });
             assert_eq!(panics, 1);
+        }
+    }
+
+    /// Not a law of the simulator, where a task takes no time. The wait is in the kernel where a round of
+    /// the loop takes only some of what is ready, and no timer shows it.
+    #[test]
+    fn lag_is_how_long_what_is_ready_waits() {
+        const READY: usize = 300;
+        let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        for build in [Loop::epoll, Loop::io_uring] {
+            let Ok(mut core) = build() else { continue };
+            let engine = core.engine();
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let addr = listener.local_addr().unwrap();
+            core.run(|rt| async move {
+                let listener = MonoListener::from_std(listener, engine).unwrap();
+                let served = Rc::new(Cell::new(0));
+                let mut far = Vec::new();
+                for _ in 0..READY {
+                    far.push(rt.dial(addr).await.unwrap());
+                    let stop = <Mono as Rt>::Stop::new().handle();
+                    let (reader, writer, _) = listener.accept(stop).await.unwrap();
+                    let served = served.clone();
+                    rt.spawn(async move {
+                        reader.ready().await.unwrap();
+                        let began = Instant::now();
+                        while began.elapsed() < Duration::from_millis(1) {}
+                        served.set(served.get() + 1);
+                        drop((reader, writer));
+                    });
+                }
+                rt.lag().await;
+                assert_eq!(served.get(), 0);
+                for (_, writer) in &mut far {
+                    laws::send(writer, b"x").await.unwrap();
+                }
+                rt.lag().await;
+                // Not all: the kernel may bring one or the other late.
+                assert!(served.get() > READY / 2, "{engine:?}: {} of {READY}", served.get());
+                // A dropped one does no harm.
+                let _ = or_late(&rt, rt.now(), rt.lag()).await;
+                for _ in 0..3 {
+                    rt.lag().await;
+                }
+            });
         }
     }
 }

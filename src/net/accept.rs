@@ -20,17 +20,26 @@ use crate::rt::{Accept as _, Rt, Stop as _, is_exhausted, is_stopped, until};
 pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
     let _counted = Counted(core.clone());
     let mut stop = R::Stop::new();
+    // Connections that were taken without a wait.
+    let mut at_once = 0;
     while core.beacon.level() == Level::Running {
+        if at_once == AT_ONCE_MAX {
+            // Those that were taken have their turn before more are: a queue here harms nobody.
+            at_once = 0;
+            core.rt.sleep_until(core.rt.now() + PAUSE).await;
+        }
         let accepted = {
             let handle = stop.handle();
             let mut accept = std::pin::pin!(listener.accept(handle));
             let mut drain = std::pin::pin!(core.beacon.reached(Level::Draining));
+            at_once += 1;
             let first = std::future::poll_fn(|cx| {
                 use std::future::Future as _;
                 use std::task::Poll;
                 if let Poll::Ready(done) = accept.as_mut().poll(cx) {
                     return Poll::Ready(Some(done));
                 }
+                at_once = 0;
                 drain.as_mut().poll(cx).map(|()| None)
             })
             .await;
@@ -100,8 +109,10 @@ fn take<R: Rt>(
     Ok(())
 }
 
-/// After an accept that failed since the peer was gone already: just no spin, whatever else it is.
+/// After an accept that failed since the peer was gone already, and after many that did not: just no spin.
 const PAUSE: Ms = Ms(1);
+/// So many connections are taken before others have their turn.
+const AT_ONCE_MAX: u32 = 64;
 /// Without descriptors: short enough that nobody waits for long once they are back.
 const EXHAUSTED_PAUSE: Ms = Ms(20);
 /// How long connections that go on coming are taken after the process was asked to end.

@@ -25,6 +25,7 @@ use crate::net::drive;
 use crate::net::intake::{self, Intake};
 use crate::net::load::{self, Holding, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
+use crate::net::shed;
 use crate::net::watch::NoSession;
 use crate::rt::Rt;
 use crate::wire::http1::body::Body;
@@ -190,20 +191,24 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
     let to_head = head.method == head::Method::Head;
     let client = Client { minor: head.minor, keep_alive, patience, to_head };
     let mut intake = intake::open(core, &snapshot, &head, &down.rx.as_slice()[..head.len]);
+    // What is answered from the config alone is never too much.
+    let works = intake.ledger.surface != Surface::Models;
+    let (key, late) = (intake.key, (&core.lateness, core.rt.now()));
+    let judged = (works && intake.refused.is_none())
+        .then(|| load::judge(&core.shared, &snapshot, late, key, has_body(&head)))
+        .flatten();
+    if judged.is_none() {
+        intake.take_fields(&head, &down.rx.as_slice()[..head.len]);
+    }
     down.rx.consume(head.len);
     if let Some(answer) = intake.refused.take() {
         // Nothing was read of a body; if one is coming, this connection can't go on.
         let answer = if has_body(&head) { answer.closing() } else { answer };
         return answer_with(core, down, &snapshot, answer, client, intake.ledger).await;
     }
-    let key = intake.key;
-    // What is answered from the config alone is never too much.
-    let works = intake.ledger.surface != Surface::Models;
-    let judged =
-        works.then(|| load::judge(&core.shared, &snapshot, &core.lateness, key, has_body(&head)));
-    if let Some(why) = judged.flatten() {
+    if let Some(why) = judged {
         let keep = discard_body(core, down, &head).await;
-        return shed(core, down, &snapshot, why, keep, client, intake.ledger).await;
+        return shed::tell(core, down, why, keep, client, intake.ledger).await;
     }
     let _holding = has_body(&head).then(|| Holding::begin(&core.shared));
     let body = match read_body(core, down, &snapshot, &head).await {
@@ -222,32 +227,17 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
         }
         Err(Stopped::TooMuch) => {
             let why = Shed::Memory;
-            return shed(core, down, &snapshot, why, false, client, intake.ledger).await;
+            return shed::tell(core, down, why, false, client, intake.ledger).await;
         }
     };
     let seat = works.then(|| Seat::take(&core.shared, &snapshot, key)).transpose();
     let seat = match seat {
         Ok(seat) => seat,
-        Err(why) => return shed(core, down, &snapshot, why, true, client, intake.ledger).await,
+        Err(why) => return shed::tell(core, down, why, true, client, intake.ledger).await,
     };
     let keep = exchange(core, down, snapshot, intake, body, client).await;
     drop(seat);
     keep
-}
-
-/// Answers a request that is shed; `keep` says that the connection can go on.
-async fn shed<R: Rt>(
-    core: &Rc<Core<R>>,
-    down: &mut Down<R>,
-    snapshot: &Arc<Snapshot>,
-    why: Shed,
-    keep: bool,
-    client: Client,
-    ledger: Ledger,
-) -> bool {
-    core.shared.watch.shed(core.id, why);
-    let answer = if keep { why.answer() } else { why.answer().closing() };
-    answer_with(core, down, snapshot, answer, client, ledger).await
 }
 
 /// Reads the body of a request that is shed away, if it is short and all but here: a new connection for

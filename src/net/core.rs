@@ -20,7 +20,7 @@ use crate::net::pool::Pool;
 use crate::net::tls::{self, Profile};
 use crate::net::watch::Watch;
 use crate::route::{Endpoint, ProviderRow, Table};
-use crate::rt::Rt;
+use crate::rt::{LAG_AFTER, Rt};
 
 /// One load of the config, compiled. Immutable; an exchange keeps the one it began with.
 pub struct Snapshot {
@@ -349,6 +349,8 @@ pub async fn serve<R: Rt>(
     let core = Core::new(rt.clone(), id, shared, seed);
     let keeper = core.clone();
     rt.spawn(async move { keeper.pool.keep().await });
+    let late = core.clone();
+    rt.spawn(async move { tell_lateness(&late).await });
     for listener in listeners {
         core.begin_listening();
         rt.spawn(accept::run(core.clone(), listener));
@@ -364,14 +366,22 @@ pub async fn serve<R: Rt>(
     }
 }
 
+/// Measures how late the event loop is, until the core stops.
+async fn tell_lateness<R: Rt>(core: &Core<R>) {
+    while core.beacon.level() < Level::Stopping {
+        core.lateness.expect(core.rt.now() + LAG_AFTER);
+        let late = core.rt.lag().await;
+        core.lateness.tell(late, core.shared.snapshot().server.lag_max);
+        core.shared.watch.late(core.id, core.lateness.now());
+        core.rt.sleep_until(core.rt.now() + TICK).await;
+    }
+}
+
 /// Ticks until the core shall end; says whether because of a panic.
 async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
     loop {
-        let due = core.rt.now() + TICK;
-        core.rt.sleep_until(due).await;
+        core.rt.sleep_until(core.rt.now() + TICK).await;
         let now = core.rt.now();
-        core.lateness.tell(now - due, core.shared.snapshot().server.lag_max);
-        core.shared.watch.late(core.id, core.lateness.now());
         if core.shared.load.recovered(now) {
             core.shared.watch.descriptors_again(core.id);
         }

@@ -112,7 +112,12 @@ impl Intake {
         self.key = caller(snapshot, head, bytes)?;
         self.ledger.caller = self.key.map(|id| snapshot.keys[id.index()].name.clone());
         surface?;
-        self.overrides(head, bytes)?;
+        self.overrides(head, bytes)
+    }
+
+    /// Takes over what goes upstream of a head. Apart from `open`, since what is shed needs none of it.
+    pub(super) fn take_fields(&mut self, head: &RequestHead, bytes: &[u8]) {
+        let path = normal(std::str::from_utf8(head.path(bytes)).unwrap_or_default());
         let query = &head.target.of(bytes)[head.path(bytes).len()..];
         let query = std::str::from_utf8(query).unwrap_or_default();
         self.envelope.method = head.method.name();
@@ -137,7 +142,6 @@ impl Intake {
                 }
             }
         }
-        Ok(())
     }
 
     /// The surface of a path, if the method fits.

@@ -22,8 +22,6 @@ use crate::base::ids::{Id as _, KeyId};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::config::Server;
-use crate::exchange::answer::Answer;
-use crate::llm::dialects::ErrorText;
 use crate::net::core::{Shared, Snapshot};
 
 /// Why something is refused though nothing is wrong with it.
@@ -59,26 +57,6 @@ impl Shed {
             Shed::Memory => "memory",
             Shed::Lag => "lag",
         }
-    }
-
-    /// The answer to a request that is shed.
-    pub(super) fn answer(self) -> Answer {
-        let (status, message, kind, code) = match self {
-            Shed::Key => (
-                429,
-                "too many requests of this key are under way",
-                "rate_limit_error",
-                "rate_limit_exceeded",
-            ),
-            Shed::Connections | Shed::Client | Shed::InFlight | Shed::Memory | Shed::Lag => (
-                503,
-                "the gateway has more to do than it can; try again in a moment",
-                "server_error",
-                "overloaded",
-            ),
-        };
-        let text = ErrorText { message, kind, param: None, code: Some(code) };
-        Answer::error(status, &text).retry_after(Ms(limits::SHED_RETRY_MS))
     }
 }
 
@@ -232,8 +210,8 @@ fn client_of(peer: IpAddr) -> IpAddr {
 
 /// How late one core's event loop is, and what share of its requests is shed for it. The lateness is the
 /// least of the last ticks, so that one long step is no overload, and a queue that does not go away is. The
-/// share rises with it and falls slowly: to refuse all for a moment would empty the queue, and leave the core
-/// idle until the next tick.
+/// share rises with it, stays until the lateness is a fraction of what it may be, and falls slowly: to refuse
+/// all for a moment would empty the queue, and leave the core idle until the next tick.
 #[derive(Default)]
 pub struct Lateness {
     last: Cell<[Ms; 3]>,
@@ -241,13 +219,32 @@ pub struct Lateness {
     share: Cell<u32>,
     /// What of it was not yet shed.
     owed: Cell<u32>,
+    /// Since when the tick that is under way is due, and when it was counted as late.
+    due: Cell<Option<(Tick, Tick)>>,
 }
 
 impl Lateness {
+    /// A tick is due.
+    pub(super) fn expect(&self, due: Tick) {
+        self.due.set(Some((due, due)));
+    }
+
+    /// Counts a tick that does not come as a late one, and again each time that `most` has passed in which
+    /// others had their turn: when everybody asks at once it comes only after all of them. A step that is
+    /// long, or a machine that stood still, counts once.
+    fn miss(&self, now: Tick, most: Option<Ms>) {
+        let (Some(most), Some((due, late))) = (most, self.due.get()) else { return };
+        if now > late + most {
+            self.tell(now - due, Some(most));
+            self.due.set(Some((due, now)));
+        }
+    }
+
     /// A tick came so late; `most` is `lag_max`.
     pub(super) fn tell(&self, late: Ms, most: Option<Ms>) {
         let [_, second, third] = self.last.get();
         self.last.set([second, third, late]);
+        self.due.set(None);
         let (now, share) = (self.now(), self.share.get());
         self.share.set(match most {
             None => 0,
@@ -255,6 +252,8 @@ impl Lateness {
                 let step = SHARE_UP.saturating_mul(now.0) / most.0.max(1);
                 (share + step.min(SHARE_UP_MAX)).min(SHARE_MAX)
             }
+            // What waits shall not come near the limit again: the less is under way, the less each costs.
+            Some(most) if now.0 > most.0 / CALM => share,
             Some(_) => share.saturating_sub(SHARE_DOWN),
         });
     }
@@ -277,6 +276,8 @@ impl Lateness {
 const SHARE_UP: u32 = 50;
 const SHARE_UP_MAX: u32 = 300;
 const SHARE_DOWN: u32 = 10;
+/// So much less late than it may be, a core can take more.
+const CALM: u32 = 4;
 /// Some are served even so: by them it shows that it is over.
 const SHARE_MAX: u32 = 950;
 
@@ -284,7 +285,7 @@ const SHARE_MAX: u32 = 950;
 pub(super) fn judge(
     shared: &Shared,
     snapshot: &Snapshot,
-    lateness: &Lateness,
+    (lateness, now): (&Lateness, Tick),
     key: Option<KeyId>,
     has_body: bool,
 ) -> Option<Shed> {
@@ -292,6 +293,7 @@ pub(super) fn judge(
     let full = |count: &AtomicU32, most: Option<u32>| {
         most.is_some_and(|most| count.load(Ordering::Relaxed) >= most)
     };
+    lateness.miss(now, server.lag_max);
     if lateness.sheds() {
         return Some(Shed::Lag);
     }
@@ -467,6 +469,31 @@ mod tests {
     }
 
     #[test]
+    fn a_tick_that_does_not_come_is_late_without_end() {
+        let late = Lateness::default();
+        let ms = |ms: u64| Tick(ms * 1000);
+        let shed_at = |now| {
+            late.miss(ms(now), Some(Ms(500)));
+            late.share.get()
+        };
+        assert_eq!(shed_at(9_000), 0, "none is due");
+        late.expect(ms(10_000));
+        for now in [10_000, 10_500, 19_000, 19_400, 19_501, 19_900] {
+            assert_eq!(shed_at(now), 0, "{now}: one or two are no overload, however late");
+        }
+        let share = shed_at(20_002);
+        assert!(share > 0, "three are");
+        assert_eq!(shed_at(20_400), share, "none of them counts twice");
+        assert!(shed_at(21_000) > share);
+        late.tell(Ms(10_000), Some(Ms(500)));
+        let share = late.share.get();
+        assert_eq!(shed_at(30_000), share, "it came");
+        late.expect(ms(40_000));
+        late.miss(ms(90_000), None);
+        assert_eq!(late.share.get(), share, "off");
+    }
+
+    #[test]
     fn the_share_that_is_shed_rises_and_falls() {
         let late = Lateness::default();
         let shed = || (0..1000).filter(|_| late.sheds()).count();
@@ -484,7 +511,14 @@ mod tests {
         assert_eq!(shed(), 950);
         tell(0, 10);
         assert_eq!(shed(), 850);
-        tell(0, 85);
+        // Less late than it may be, and not yet calm. The least of three is what counts.
+        tell(126, 3);
+        let before = shed();
+        tell(126, 50);
+        assert_eq!(shed(), before);
+        tell(125, 10);
+        assert_eq!(shed(), before - 100);
+        tell(0, 95);
         assert_eq!(shed(), 0);
     }
 }

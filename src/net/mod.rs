@@ -16,6 +16,7 @@ pub mod load;
 pub mod names;
 mod pace;
 pub mod pool;
+mod shed;
 pub mod watch;
 
 pub use intake::wish_of;

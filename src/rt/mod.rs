@@ -21,7 +21,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use crate::base::buf::Buf;
-use crate::base::tick::{Tick, UnixMs};
+use crate::base::tick::{Ms, Tick, UnixMs};
 
 #[cfg(feature = "uring")]
 pub mod uring;
@@ -59,6 +59,17 @@ pub trait Rt: Clone + 'static {
         &self,
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<(Self::Reader, Self::Writer)>> + 'static;
+
+    /// How long what is ready waits for its turn in this core's event loop: completes once it has had it,
+    /// and says how late that was. Begin it anew each time. Droppable.
+    fn lag(&self) -> impl Future<Output = Ms> + 'static {
+        let rt = self.clone();
+        async move {
+            let due = rt.now() + LAG_AFTER;
+            rt.sleep_until(due).await;
+            rt.now() - due
+        }
+    }
 
     /// How many tasks of this core have panicked.
     fn panics(&self) -> u32 {
@@ -210,6 +221,9 @@ pub fn stopped() -> io::Error {
 }
 
 const ECANCELED: i32 = 125;
+
+/// What `lag` waits for is due so long after it began.
+pub const LAG_AFTER: Ms = Ms(1);
 
 /// Whether a call that does not wait would have had to.
 pub fn is_later(error: &io::Error) -> bool {

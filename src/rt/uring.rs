@@ -5,7 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;
-use std::io;
+use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
 use std::panic::AssertUnwindSafe;
@@ -17,18 +17,18 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use monoio::buf::IoBuf;
 use monoio::io::{
-    CancelHandle, CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller, OwnedReadHalf,
-    OwnedWriteHalf, Splitable,
+    AsyncReadRent as _, CancelHandle, CancelableAsyncReadRent, CancelableAsyncWriteRent, Canceller,
+    OwnedReadHalf, OwnedWriteHalf, Splitable,
 };
 use monoio::net::{TcpListener, TcpStream, UnixStream};
 use monoio::time::TimeDriver;
 use monoio::{IoUringDriver, LegacyDriver, Runtime, RuntimeBuilder};
 use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockRef, Socket, Type};
 
-use super::{Accept, Reader, Rent, Rt, Stop, Watching, Writer, stopped};
+use super::{Accept, LAG_AFTER, Reader, Rent, Rt, Stop, Watching, Writer, stopped};
 use crate::base::buf::Buf;
 use crate::base::limits;
-use crate::base::tick::{Tick, UnixMs};
+use crate::base::tick::{Ms, Tick, UnixMs};
 
 /// Submission entries of a ring. Operations in flight may be far more; this is what one batch holds.
 const RING_ENTRIES: u32 = 4096;
@@ -55,6 +55,42 @@ pub fn wall() -> UnixMs {
 #[derive(Clone)]
 pub struct Mono {
     panics: Rc<Cell<u32>>,
+    /// Lent to whoever measures the lag.
+    bell: Rc<Cell<Option<Bell>>>,
+}
+
+/// A pair of sockets of this core's own: what is written to one becomes ready on the other, and waits for
+/// its turn as everything does that comes from outside.
+struct Bell {
+    near: UnixStream,
+    far: std::os::unix::net::UnixStream,
+}
+
+impl Bell {
+    /// One that was not rung.
+    fn new() -> io::Result<Bell> {
+        let (near, far) = std::os::unix::net::UnixStream::pair()?;
+        far.set_nonblocking(true)?;
+        Ok(Bell { near: UnixStream::from_std(near)?, far })
+    }
+
+    /// Rings it when `due` is over, and waits until that is heard.
+    async fn ring(&mut self, due: impl Future<Output = ()>) -> io::Result<()> {
+        {
+            let mut heard = pin!(self.near.readable(false));
+            let mut due = pin!(due);
+            // The kernel knows of the wait before the bell is rung; otherwise it would be over at once.
+            std::future::poll_fn(|cx| match heard.as_mut().poll(cx) {
+                Poll::Ready(early) => Poll::Ready(early),
+                Poll::Pending => due.as_mut().poll(cx).map(Ok),
+            })
+            .await?;
+            (&self.far).write_all(&[0])?;
+            heard.await?;
+        }
+        let (read, _) = self.near.read(Vec::with_capacity(1)).await;
+        read.map(drop)
+    }
 }
 
 /// Which driver a core runs on.
@@ -126,7 +162,7 @@ impl Loop {
 
     /// Runs `main` to its end on the calling thread.
     pub fn run<F: Future>(&mut self, main: impl FnOnce(Mono) -> F) -> F::Output {
-        let main = main(Mono { panics: Rc::new(Cell::new(0)) });
+        let main = main(Mono { panics: Rc::default(), bell: Rc::default() });
         match &mut self.built {
             Built::Ring(runtime) => runtime.block_on(main),
             Built::Epoll(runtime) => runtime.block_on(main),
@@ -196,6 +232,25 @@ impl Rt for Mono {
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<(MonoReader, MonoWriter)>> + 'static {
         async move { halves(TcpStream::connect_addr(addr).await?) }
+    }
+
+    /// A timer alone would not show it: timers are looked at in each round of the loop, and a round on
+    /// io_uring takes some twenty of what is ready, however many there are (DEFER_TASKRUN).
+    fn lag(&self) -> impl Future<Output = Ms> + 'static {
+        let (rt, kept) = (self.clone(), self.bell.clone());
+        async move {
+            let due = now() + LAG_AFTER;
+            // Without one, for want of descriptors, the timer says what it can.
+            match kept.take().or_else(|| Bell::new().ok()) {
+                Some(mut bell) => {
+                    if bell.ring(rt.sleep_until(due)).await.is_ok() {
+                        kept.set(Some(bell));
+                    }
+                }
+                None => rt.sleep_until(due).await,
+            }
+            now() - due
+        }
     }
 
     fn panics(&self) -> u32 {
