@@ -21,7 +21,7 @@ use firstbyte::rt::uring::{Loop, MonoListener};
 /// Requests before what counts, and of what counts.
 const WARM: usize = 100;
 const COUNTED: usize = 400;
-const SMALL_MAX: f64 = 48.0;
+const SMALL_MAX: f64 = 8.0;
 
 #[test]
 fn a_small_request_costs_few_allocations_once_warm() {
