@@ -11,6 +11,8 @@ pub mod head;
 pub mod json;
 #[path = "../../tests/http1/naive.rs"]
 pub mod naive;
+mod naive_response;
+pub mod pair;
 pub mod provider;
 pub mod request;
 pub mod response;

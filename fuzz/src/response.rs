@@ -1,12 +1,13 @@
 //! What a provider answers, head and all: the client gets well-formed HTTP with fields of our own
-//! choice, an honest end, and the same however the provider's bytes were cut.
+//! choice, an honest end, and the same however the provider's bytes were cut. A second reader of HTTP,
+//! written from the RFC, sees the same answer in them: what is passed on unread is its body, octet for octet.
 
 use firstbyte::exchange::ledger::Ending;
 use firstbyte::llm::providers::Kind;
 use firstbyte::llm::request::Surface;
 
 use crate::stage::Stage;
-use crate::{dialect, stage};
+use crate::{dialect, naive_response, stage};
 
 /// Checks one input: flags, how it is cut, and the response.
 pub fn check(data: &[u8]) {
@@ -56,6 +57,7 @@ pub fn check(data: &[u8]) {
         }
         other => panic!("{other:?} with a client that stays"),
     }
+    differential(bytes, surface, &whole, &response);
     if !matches!(surface, Surface::Chat | Surface::Messages | Surface::Completions) {
         return;
     }
@@ -65,5 +67,29 @@ pub fn check(data: &[u8]) {
         (true, false) => dialect::good_whole(surface, kind == Kind::Anthropic, left),
         (false, true) => dialect::bad_stream(surface, left),
         (false, false) => dialect::error_body(surface, left),
+    }
+}
+
+/// A good end is one to the other reader, too.
+fn differential(
+    bytes: &[u8],
+    surface: Surface,
+    played: &stage::Played,
+    response: &stage::Response,
+) {
+    if !played.good() {
+        return;
+    }
+    match naive_response::read(bytes) {
+        Ok(theirs) => {
+            assert!((200..300).contains(&theirs.status), "{} is no success", theirs.status);
+            if surface == Surface::Other {
+                let shown = || String::from_utf8_lossy(&theirs.body).into_owned();
+                assert!(theirs.body == response.body, "{:?}, not {:?}", response, shown());
+            }
+        }
+        // A stream that says its own end has one, whatever becomes of the connection.
+        Err("it is not over") if surface != Surface::Other => {}
+        Err(why) => panic!("a good end of what is no response: {why}"),
     }
 }

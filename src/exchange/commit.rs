@@ -27,7 +27,7 @@ impl Exchange {
             self.close_record(&loser, Some(lost), cx);
             self.settle_health(&mut loser, Some(lost), cx);
         }
-        self.spent = self.body.take();
+        self.spent[0] = self.body.take();
         self.settle_health(&mut lane, None, cx);
         if let Some(ledger) = &mut self.ledger {
             ledger.committed = Some((cx.now, by));

@@ -17,12 +17,13 @@ use crate::wire::http1::emit;
 impl Exchange {
     /// The provider's good end. If nothing was committed yet, `follow` has done so before.
     pub(super) fn end_good(&mut self, id: LaneId, cx: &Cx<'_>) {
-        let Phase::Relaying { at, lane } = std::mem::replace(&mut self.phase, Phase::Closing)
+        let Phase::Relaying { at, mut lane } = std::mem::replace(&mut self.phase, Phase::Closing)
         else {
             debug_assert!(false, "a good end without a commit");
             return;
         };
         debug_assert!(at == id);
+        self.spent[1] = lane.torn.take_idle();
         self.close_record(&lane, None, cx);
         self.settle_rate(&lane, cx);
         if let Some(ledger) = &mut self.ledger {

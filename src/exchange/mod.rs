@@ -200,8 +200,8 @@ pub struct Exchange {
     armed: Tick,
     keep: bool,
     rest: Option<Body>,
-    /// The memory of the request's body, which is not needed after the commit.
-    spent: Buf,
+    /// Memory that is not needed any more: the request's body's after the commit, a whole answer's.
+    spent: [Buf; 2],
 }
 
 impl Exchange {
@@ -244,7 +244,7 @@ impl Exchange {
             armed: Tick::NEVER,
             keep: true,
             rest: None,
-            spent: Buf::new(),
+            spent: [const { Buf::new() }; 2],
         }
     }
 
@@ -310,7 +310,7 @@ impl Exchange {
     /// Gives memory where some will be needed and is not there: for what a lane says to its provider, for what
     /// it says to the client, for the head of the answer.
     pub fn lend(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
-        let begins = !self.is_committed();
+        let (begins, whole) = (!self.is_committed(), !self.ask.stream);
         let mut lend = |buf: &mut Buf| {
             if buf.capacity() == 0 {
                 *buf = memory.pop().unwrap_or_default();
@@ -320,7 +320,15 @@ impl Exchange {
             lend(&mut self.down.head);
         }
         let Some(lane) = self.lane_mut(id) else { return };
-        lend(if lane.stage == Stage::Dialing { &mut lane.out } else { &mut lane.held });
+        if lane.stage == Stage::Dialing {
+            lend(&mut lane.out);
+            return;
+        }
+        lend(&mut lane.held);
+        if whole {
+            // To write the answer into that is read from the other.
+            lend(&mut lane.torn);
+        }
     }
 
     /// When an alarm would ask how much the client has taken.
@@ -338,8 +346,8 @@ impl Exchange {
     pub fn reclaim(&mut self, id: LaneId, memory: &mut Vec<Buf>) {
         let held = self.lane_mut(id).map(|lane| lane.held.take_idle());
         let filling = self.down.filling.take_idle();
-        let spent = [filling, self.spent.take()];
-        for buf in held.into_iter().chain(spent) {
+        let spent = self.spent.each_mut().map(Buf::take);
+        for buf in held.into_iter().chain([filling]).chain(spent) {
             keep_memory(buf, memory);
         }
     }

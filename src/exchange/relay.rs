@@ -459,10 +459,14 @@ impl Lane {
     }
 
     fn finish_whole(&mut self, reads: &Reads<'_>) -> Pumped {
-        let body = self.held.take();
+        // What was torn is empty, and its memory was lent for this.
+        let mut body = std::mem::replace(&mut self.held, self.torn.take_idle());
         self.told.gather();
         let mut sink = sink(&mut self.held, &mut self.events, &mut self.told, reads);
-        match self.stream.whole(body.as_slice(), &mut sink) {
+        let read = self.stream.whole(body.as_slice(), &mut sink);
+        body.clear();
+        self.torn = body;
+        match read {
             Ok(()) if reads.surface.has_choices() && !self.stream.has_answered() => {
                 Pumped::Bad(Failure::of(Fault::BadFrame))
             }

@@ -66,7 +66,6 @@ pub mod server {
     use super::Session;
     use crate::base::fail::Fault;
     use crate::config::{Problem, Server};
-    use crate::net::watch::NoSession;
 
     /// Can't be made in this build.
     #[derive(Clone)]

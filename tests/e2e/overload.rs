@@ -365,6 +365,8 @@ fn a_shed_upload_gets_its_answer_whole() {
         let (provider, gate, reached) = gated();
         let config = String::from("in_flight_max = 1\n") + &providers("", &[provider.addr]);
         let gateway = Gateway::start(driver, &config);
+        // Made before anything is sent: a client that pauses for as long as that takes is given up.
+        let body = upload();
         let mut first = Client::connect(gateway.addr);
         first.send(chat(true, ""));
         reached.recv_timeout(PATIENCE).unwrap();
@@ -372,7 +374,7 @@ fn a_shed_upload_gets_its_answer_whole() {
         client.send(format!(
             "POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {UPLOAD}\r\n\r\n"
         ));
-        assert!(client.send_blindly(&upload()), "{driver:?}: reset");
+        assert!(client.send_blindly(&body), "{driver:?}: reset");
         assert_eq!(client.receive().status, 503, "{driver:?}");
         assert!(client.is_closed(), "{driver:?}");
         gate.store(true, Ordering::SeqCst);

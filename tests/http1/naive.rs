@@ -35,7 +35,7 @@ pub enum Read {
 }
 
 /// Why reading stopped.
-enum Stop {
+pub enum Stop {
     More,
     Bad(&'static str),
 }
@@ -81,7 +81,7 @@ fn message(bytes: &[u8]) -> Result<(Request, usize), Stop> {
 }
 
 /// The line at `at` without its CRLF, and where the next begins. No other CR or LF may stand in it.
-fn line(bytes: &[u8], at: usize) -> Result<(&[u8], usize), Stop> {
+pub fn line(bytes: &[u8], at: usize) -> Result<(&[u8], usize), Stop> {
     let rest = &bytes[at..];
     let Some(end) = rest.windows(2).position(|pair| pair == b"\r\n") else {
         return Err(Stop::More);
@@ -133,7 +133,7 @@ fn request_line(text: &[u8]) -> Result<(String, String, u8), Stop> {
     Ok((method, path, u8::from(*minor > b'0')))
 }
 
-fn field(text: &[u8]) -> Result<(String, Vec<u8>), Stop> {
+pub fn field(text: &[u8]) -> Result<(String, Vec<u8>), Stop> {
     let colon = text.iter().position(|b| *b == b':').ok_or(Stop::Bad("no colon"))?;
     let (name, value) = (&text[..colon], &text[colon + 1..]);
     if !is_token(name) {
@@ -158,6 +158,12 @@ fn values<'a>(fields: &'a [(String, Vec<u8>)], name: &str) -> Vec<&'a [u8]> {
     fields.iter().filter(|(n, _)| n == name).map(|(_, value)| value.as_slice()).collect()
 }
 
+/// The members of a list, over all fields of its name.
+pub fn members(fields: &[(String, Vec<u8>)], name: &str) -> Vec<Vec<u8>> {
+    let lists = values(fields, name);
+    lists.iter().flat_map(|v| v.split(|b| *b == b',')).map(|m| trim(m).to_vec()).collect()
+}
+
 /// Section 3.2.
 fn check_host(fields: &[(String, Vec<u8>)], minor: u8) -> Result<(), Stop> {
     match values(fields, "host")[..] {
@@ -169,11 +175,7 @@ fn check_host(fields: &[(String, Vec<u8>)], minor: u8) -> Result<(), Stop> {
 
 /// Section 6.3.
 fn framing(fields: &[(String, Vec<u8>)], minor: u8) -> Result<Framing, Stop> {
-    let members = |name: &str| -> Vec<Vec<u8>> {
-        let lists = values(fields, name);
-        lists.iter().flat_map(|v| v.split(|b| *b == b',')).map(|m| trim(m).to_vec()).collect()
-    };
-    let codings = members("transfer-encoding");
+    let codings = members(fields, "transfer-encoding");
     if !values(fields, "transfer-encoding").is_empty() {
         let chunked = |coding: &Vec<u8>| coding.eq_ignore_ascii_case(b"chunked");
         let once = codings.iter().filter(|coding| chunked(coding)).count() == 1;
@@ -189,7 +191,7 @@ fn framing(fields: &[(String, Vec<u8>)], minor: u8) -> Result<Framing, Stop> {
     if values(fields, "content-length").is_empty() {
         return Ok(Framing::None);
     }
-    let lengths = members("content-length");
+    let lengths = members(fields, "content-length");
     let first = &lengths[0];
     let same = lengths.iter().all(|length| length == first);
     if !same || first.is_empty() || !first.iter().all(u8::is_ascii_digit) {
@@ -200,7 +202,7 @@ fn framing(fields: &[(String, Vec<u8>)], minor: u8) -> Result<Framing, Stop> {
 }
 
 /// Section 7.1.
-fn chunks(bytes: &[u8]) -> Result<(Vec<u8>, usize), Stop> {
+pub fn chunks(bytes: &[u8]) -> Result<(Vec<u8>, usize), Stop> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {
         let (text, next) = line(bytes, at)?;
@@ -215,7 +217,7 @@ fn chunks(bytes: &[u8]) -> Result<(Vec<u8>, usize), Stop> {
         if size == 0 {
             break;
         }
-        let left = bytes.get(at..at + size).ok_or(Stop::More)?;
+        let left = bytes[at..].get(..size).ok_or(Stop::More)?;
         body.extend_from_slice(left);
         at += size;
         match bytes.get(at..at + 2) {

@@ -394,25 +394,41 @@ pub(super) fn skip_string(bytes: &[u8], start: usize) -> Option<(usize, bool)> {
     if bytes.get(start) != Some(&b'"') {
         return None;
     }
-    let at = find_special(bytes, start + 1);
-    if bytes.get(at)? == &b'"' { Some((at + 1, false)) } else { skip_odd_string(bytes, at) }
+    let at = find_quote(bytes, start + 1);
+    if bytes.get(at)? == &b'"' { Some((at + 1, false)) } else { skip_escaped(bytes, at) }
 }
 
-/// The rest of a string from its first special byte on, which does not end it.
+/// The rest of a string from its first backslash on.
 #[inline(never)]
-fn skip_odd_string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
-    let mut escaped = false;
-    loop {
-        match bytes.get(at)? {
-            b'"' => return Some((at + 1, escaped)),
-            b'\\' => {
-                escaped = true;
-                at += 2;
-            }
-            _ => at += 1,
-        }
-        at = find_special(bytes, at);
+fn skip_escaped(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
+    while *bytes.get(at)? == b'\\' {
+        at = find_quote(bytes, at + 2);
     }
+    Some((at + 1, true))
+}
+
+/// Index of the first quote or backslash from `at` on; `bytes.len()` if there is none. As `find_special`,
+/// for what is known to hold no control octet.
+#[inline(always)]
+fn find_quote(bytes: &[u8], at: usize) -> usize {
+    let mut at = at.min(bytes.len());
+    let short_end = at + SHORT;
+    while let Some(word) = bytes[at..].first_chunk::<8>() {
+        let found = quote_bytes(u64::from_le_bytes(*word));
+        if found != 0 {
+            return at + found.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+        if at >= short_end {
+            break;
+        }
+    }
+    find_quote_on(bytes, at)
+}
+
+#[inline(never)]
+fn find_quote_on(bytes: &[u8], at: usize) -> usize {
+    memchr::memchr2(b'"', b'\\', &bytes[at..]).map_or(bytes.len(), |found| at + found)
 }
 
 /// Index after the container whose bracket is at `start`. Which kind a bracket is does not matter
@@ -420,21 +436,21 @@ fn skip_odd_string(bytes: &[u8], mut at: usize) -> Option<(usize, bool)> {
 fn skip_container(bytes: &[u8], start: usize) -> Option<usize> {
     let (mut at, mut open) = (start, 0_u32);
     loop {
-        match CLASS[*bytes.get(at)? as usize] {
-            QUOTE => {
-                at = skip_string(bytes, at)?.0;
-                continue;
-            }
+        let class = CLASS[*bytes.get(at)? as usize];
+        at += 1;
+        if class <= SCALAR {
+            continue;
+        }
+        match class {
+            QUOTE => at = skip_string(bytes, at - 1)?.0,
             OPEN => open += 1,
-            CLOSE => {
+            _ => {
                 open = open.saturating_sub(1);
                 if open == 0 {
-                    return Some(at + 1);
+                    return Some(at);
                 }
             }
-            _ => {}
         }
-        at += 1;
     }
 }
 
@@ -455,11 +471,11 @@ static CLASS: [u8; 256] = {
     table
 };
 const OTHER: u8 = 0;
-const QUOTE: u8 = 1;
-const OPEN: u8 = 2;
-const CLOSE: u8 = 3;
 /// Part of a number or of a literal name.
-const SCALAR: u8 = 4;
+const SCALAR: u8 = 1;
+const QUOTE: u8 = 2;
+const OPEN: u8 = 3;
+const CLOSE: u8 = 4;
 
 /// Index of the first byte from `at` on that is special inside a string: a quote, a backslash or a
 /// control octet; `bytes.len()` if there is none. Eight bytes at a time, since most strings of an
@@ -516,10 +532,16 @@ const SHORT: usize = 64;
 /// not changed by either `^`, so that one mask leaves out what is not ASCII.
 #[inline(always)]
 const fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
+    quote_bytes(word) | (word.wrapping_sub(ONES * 0x20) & !word & HIGHS)
+}
+
+/// The same of quotes and backslashes alone.
+#[inline(always)]
+const fn quote_bytes(word: u64) -> u64 {
     let quote = (word ^ (ONES * b'"' as u64)).wrapping_sub(ONES);
     let slash = (word ^ (ONES * b'\\' as u64)).wrapping_sub(ONES);
-    let control = word.wrapping_sub(ONES * 0x20);
-    (control | quote | slash) & !word & HIGHS
+    (quote | slash) & !word & HIGHS
 }
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
