@@ -247,11 +247,11 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let mut state = this.shared.state.borrow_mut();
-        if let Some(key) = this.key {
-            if let Some(Event::Timer { waker }) = state.events.get_mut(&key) {
-                waker.clone_from(cx.waker());
-                return Poll::Pending;
-            }
+        if let Some(key) = this.key
+            && let Some(Event::Timer { waker }) = state.events.get_mut(&key)
+        {
+            waker.clone_from(cx.waker());
+            return Poll::Pending;
         }
         if this.at.0 <= state.shown_us() {
             return Poll::Ready(());
