@@ -69,11 +69,9 @@ impl Ready {
         let text = ErrorText { message, kind, param: None, code: Some(code) };
         let answer = Answer::error(status, &text).retry_after(Ms(limits::SHED_RETRY_MS));
         let bodies = Dialect::ALL.map(|dialect| {
-            let body = answer.body(dialect, MARK);
-            let mark = memchr::memmem::find(&body, MARK.as_bytes());
-            mark.map_or((body.clone(), Vec::new()), |at| {
-                (body[..at].to_vec(), body[at + MARK.len()..].to_vec())
-            })
+            let body = String::from_utf8(answer.body(dialect, MARK)).unwrap_or_default();
+            let (before, after) = body.split_once(MARK).unwrap_or((&body, ""));
+            (before.into(), after.into())
         });
         Ready { answer, bodies }
     }
