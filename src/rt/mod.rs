@@ -76,6 +76,12 @@ pub trait Rt: Clone + 'static {
         0
     }
 
+    /// Whether operations are handed over many at a time, so that a core with much to do spends less on one
+    /// than on a call of its own.
+    fn batches(&self) -> bool {
+        false
+    }
+
     /// Closes a socket so that the peer sees a reset rather than an end.
     fn abort(reader: Self::Reader, writer: Self::Writer);
 }
@@ -192,8 +198,8 @@ pub trait Writer: 'static {
     type Stop: Stop;
 
     /// Sends what the socket has room for, without a wait: `WouldBlock` if that is nothing. No `write` may be
-    /// pending. A socket has room nearly always, and then this costs less than an operation, and the
-    /// peer has the bytes before the core's other tasks had their turn.
+    /// pending. A socket has room nearly always, and then the peer has the bytes before the core's other
+    /// tasks had their turn.
     fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Sends from the window of `buf`; `Ok(n)` says how much was taken.

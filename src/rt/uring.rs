@@ -55,6 +55,7 @@ pub fn wall() -> UnixMs {
 #[derive(Clone)]
 pub struct Mono {
     panics: Rc<Cell<u32>>,
+    ring: bool,
     /// Lent to whoever measures the lag.
     bell: Rc<Cell<Option<Bell>>>,
 }
@@ -162,7 +163,8 @@ impl Loop {
 
     /// Runs `main` to its end on the calling thread.
     pub fn run<F: Future>(&mut self, main: impl FnOnce(Mono) -> F) -> F::Output {
-        let main = main(Mono { panics: Rc::default(), bell: Rc::default() });
+        let ring = matches!(self.built, Built::Ring(_));
+        let main = main(Mono { panics: Rc::default(), ring, bell: Rc::default() });
         match &mut self.built {
             Built::Ring(runtime) => runtime.block_on(main),
             Built::Epoll(runtime) => runtime.block_on(main),
@@ -255,6 +257,10 @@ impl Rt for Mono {
 
     fn panics(&self) -> u32 {
         self.panics.get()
+    }
+
+    fn batches(&self) -> bool {
+        self.ring
     }
 
     fn abort(reader: MonoReader, writer: MonoWriter) {

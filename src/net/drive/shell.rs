@@ -120,6 +120,7 @@ impl<'a, R: Rt> Shell<'a, R> {
             starts: SmallVec::new(),
             finish: None,
         };
+        shell.core.exchanging(true);
         shell.watch();
         shell
     }
@@ -131,6 +132,7 @@ impl<'a, R: Rt> Shell<'a, R> {
 
     /// Hands the ledger on; says whether the client's connection goes on.
     pub(super) fn keep(mut self) -> bool {
+        self.core.exchanging(false);
         self.exchange.reclaim(LaneId::A, &mut self.core.memory.borrow_mut());
         if let Some(ledger) = self.exchange.take_ledger() {
             self.core.shared.watch.ended(self.core.id, ledger);
@@ -280,9 +282,11 @@ impl<'a, R: Rt> Shell<'a, R> {
     fn write_up(&mut self, lane: LaneId, buf: Buf) {
         let io = &mut self.lanes[lane.index()];
         let Some(writer) = &mut io.writer else { return };
-        match writer.try_write(buf.as_slice()) {
-            Err(error) if is_later(&error) => {}
-            result => return self.wrote_up(lane, result, buf),
+        if self.core.writes_at_once() {
+            match writer.try_write(buf.as_slice()) {
+                Err(error) if is_later(&error) => {}
+                result => return self.wrote_up(lane, result, buf),
+            }
         }
         let Some(writer) = io.writer.take() else { return };
         io.writing = true;
@@ -359,9 +363,11 @@ impl<'a, R: Rt> Shell<'a, R> {
     /// Writes what is as the socket shall have it.
     fn write_on(&mut self, buf: Buf) {
         let Some(writer) = &mut self.down.writer else { return };
-        match writer.try_write(buf.as_slice()) {
-            Err(error) if is_later(&error) => {}
-            result => return self.wrote_down(result, buf),
+        if self.core.writes_at_once() {
+            match writer.try_write(buf.as_slice()) {
+                Err(error) if is_later(&error) => {}
+                result => return self.wrote_down(result, buf),
+            }
         }
         let Some(writer) = self.down.writer.take() else { return };
         self.down_writing = true;
