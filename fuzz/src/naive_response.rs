@@ -8,11 +8,11 @@ use crate::naive::{self, Stop};
 pub struct Response {
     /// The status.
     pub status: u16,
-    /// The payload.
-    pub body: Vec<u8>,
+    /// The payload; `Err`: why there is none that is whole.
+    pub body: Result<Vec<u8>, &'static str>,
 }
 
-/// Reads the response to a POST. `Err`: why there is none, or none that is whole.
+/// Reads the response to a POST. `Err`: why there is none.
 pub fn read(bytes: &[u8]) -> Result<Response, &'static str> {
     let mut at = 0;
     loop {
@@ -20,9 +20,15 @@ pub fn read(bytes: &[u8]) -> Result<Response, &'static str> {
             // Section 15.2 of RFC 9110: any number may come before.
             Ok((interim, used)) if interim.status < 200 => at += used,
             Ok((response, _)) => return Ok(response),
-            Err(Stop::More) => return Err("it is not over"),
-            Err(Stop::Bad(why)) => return Err(why),
+            Err(stop) => return Err(why(stop)),
         }
+    }
+}
+
+fn why(stop: Stop) -> &'static str {
+    match stop {
+        Stop::More => "it is not over",
+        Stop::Bad(why) => why,
     }
 }
 
@@ -39,9 +45,12 @@ fn one(bytes: &[u8]) -> Result<(Response, usize), Stop> {
         fields.push(naive::field(text)?);
     }
     let (body, used) = if status < 200 || status == 204 || status == 304 {
-        (Vec::new(), 0)
+        (Ok(Vec::new()), 0)
     } else {
-        payload(&bytes[at..], &fields, minor)?
+        match payload(&bytes[at..], &fields, minor) {
+            Ok((body, used)) => (Ok(body), used),
+            Err(stop) => (Err(why(stop)), 0),
+        }
     };
     Ok((Response { status, body }, at + used))
 }
