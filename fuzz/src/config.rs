@@ -50,7 +50,7 @@ pub fn check(bytes: &[u8]) {
     let names: Vec<String> = table.model_names().map(|name| name.to_string()).collect();
     for name in names.into_iter().take(8) {
         for stream in [true, false] {
-            let wish = Wish { model: name.clone(), stream, ..Wish::default() };
+            let wish = Wish { model: name.as_str().into(), stream, ..Wish::default() };
             let plan =
                 route::pick(&table, &wish, 0, Tick(1)).expect("a model that is listed is known");
             assert!((1..=8).contains(&plan.attempts.len()));

@@ -275,7 +275,7 @@ impl World {
         let body = format!("{{\"model\":\"m\",\"messages\":[],\"stream\":{}}}", self.stream);
         let mut ask = Ask::read(Surface::Chat, body.as_bytes()).unwrap();
         let path = String::from("/chat/completions");
-        ask.envelope = Envelope { method: "POST", path, ..Envelope::default() };
+        ask.envelope = Envelope { method: "POST", path: path.into(), ..Envelope::default() };
         let plan = route::pick(&self.table, &wish_of(&ask, None), 0, self.now).unwrap();
         let planned = plan.attempts.len();
         let client = Client { minor: 1, keep_alive: true, patience: Ms(500).into(), to_head: false };
