@@ -278,7 +278,8 @@ impl World {
         ask.envelope = Envelope { method: "POST", path: path.into(), ..Envelope::default() };
         let plan = route::pick(&self.table, &wish_of(&ask, None), 0, self.now).unwrap();
         let planned = plan.attempts.len();
-        let client = Client { minor: 1, keep_alive: true, patience: Ms(500).into(), to_head: false };
+        let client =
+            Client { minor: 1, keep_alive: true, patience: Ms(500).into(), to_head: false };
         let job = Job { ask, body: Buf::from(body.as_bytes()), plan };
         let mut ledger = stage::ledger(Surface::Chat, self.stream);
         ledger.began = self.now;

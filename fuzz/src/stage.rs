@@ -113,7 +113,8 @@ pub fn play(stage: &Stage, minor: u8, bytes: &[u8], cuts: &[usize]) -> Played {
     let table = &table(stage.kind, stage.commit);
     let job = job(table, stage.surface, stage.stream, stage.usage);
     let cx = Cx { now: Tick(1), wall: UnixMs(0), table };
-    let client = Client { minor, keep_alive: minor == 1, patience: Ms(1000).into(), to_head: false };
+    let client =
+        Client { minor, keep_alive: minor == 1, patience: Ms(1000).into(), to_head: false };
     let ledger = ledger(job.ask.surface, job.ask.stream);
     let mut exchange = Exchange::new(job, client, ledger, &cx);
     let mut played = Played { raw: Vec::new(), ending: None, keep: false };
