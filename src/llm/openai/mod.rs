@@ -155,7 +155,9 @@ impl Answer {
             chat::whole(body, chunk.model, sink);
             return Ok(());
         }
-        self.tell_whole(body, &chunk, sink)?;
+        let substance = self.tell_whole(body, &chunk, sink)?;
+        // A choice that neither says anything nor ends is none once it is told anew.
+        self.answered &= substance || self.choices.iter().any(|choice| choice.finished);
         if let Some(usage) = self.usage {
             sink.usage(usage);
         }
@@ -387,13 +389,14 @@ impl Answer {
         bytes: &[u8],
         chunk: &Chunk,
         sink: &mut Sink<'_>,
-    ) -> Result<(), Fault> {
+    ) -> Result<bool, Fault> {
         let id = chunk.id.map(|id| Piece::Raw(loose::inside(bytes, id)));
         sink.start(id, Some(chunk.created));
+        let mut substance = false;
         for item in chunk.items(bytes) {
-            self.tell_item(bytes, item, b"message", sink)?;
+            substance |= self.tell_item(bytes, item, b"message", sink)?;
         }
-        Ok(())
+        Ok(substance)
     }
 }
 

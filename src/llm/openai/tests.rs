@@ -252,6 +252,33 @@ fn counts_that_no_sum_can_hold_are_no_panic() {
     assert!(out.contains(&format!("\"prompt_tokens\":{most},")), "{out}");
 }
 
+#[test]
+fn a_choice_that_neither_speaks_nor_ends_is_no_answer() {
+    for (choice, answers) in [
+        (r#"{"index":0,"messag":{"role":"assistant","content":"Hi"}}"#, false),
+        (r#"{"index":0}"#, false),
+        (r#"{"index":0,"message":{"role":"assistant","content":"Hi"}}"#, true),
+        (r#"{"index":0,"finish_reason":"stop"}"#, true),
+    ] {
+        let body = format!(r#"{{"id":"c","model":"up","choices":[{choice}]}}"#);
+        let (mut out, mut events, mut told) = (Buf::new(), 0, Told::default());
+        told.gather();
+        let mut sink = Sink {
+            out: &mut out,
+            shown: "m",
+            events: &mut events,
+            id: "r",
+            seconds: 9,
+            told: &mut told,
+        };
+        let mut adapter = Answer::default();
+        adapter.whole(body.as_bytes(), &mut sink).unwrap();
+        assert_eq!(adapter.has_answered(), answers, "{choice}");
+        let written: serde_json::Value = serde_json::from_slice(out.as_slice()).unwrap();
+        assert_eq!(written["choices"] != serde_json::json!([]), answers, "{written}");
+    }
+}
+
 /// What a client of another dialect is told of payloads, or of one whole answer.
 fn gathered(payloads: &[&str], whole: bool) -> (Vec<String>, Option<Usage>, Result<(), Fault>) {
     let (mut adapter, mut told) = (Answer::default(), Told::new(Dialect::Responses));
