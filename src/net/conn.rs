@@ -402,7 +402,10 @@ async fn receive_body<R: Rt>(
     pace: &mut Pace,
     (so_far, left): (usize, usize),
 ) -> Result<(), Stopped> {
-    if so_far > limits::SHED_BODY_BYTES_MAX && core.shared.load.is_short_for(2) {
+    // Also after the wait: memory may have become short meanwhile, and one read may bring all the rest.
+    let is_too_much =
+        |so_far: usize| so_far > limits::SHED_BODY_BYTES_MAX && core.shared.load.is_short_for(2);
+    if is_too_much(so_far) {
         return Err(Stopped::TooMuch);
     }
     let had = down.rx.len();
@@ -410,8 +413,9 @@ async fn receive_body<R: Rt>(
     let room = so_far.clamp(limits::READ_BYTES_MAX, limits::BODY_READ_BYTES_MAX).min(left);
     match down.receive_some(core, deadline.min(pace.due()), room).await {
         Received::Some => {
-            pace.came(down.rx.len() - had, core.rt.now());
-            Ok(())
+            let came = down.rx.len() - had;
+            pace.came(came, core.rt.now());
+            if is_too_much(so_far + came) { Err(Stopped::TooMuch) } else { Ok(()) }
         }
         Received::TimedOut => {
             core.shared.watch.too_slow(core.id);
