@@ -287,6 +287,11 @@ impl Exchange {
         }
     }
 
+    /// Whether a stream was asked for.
+    pub fn streams(&self) -> bool {
+        self.ask.stream
+    }
+
     /// Whether so much waits for the client that nothing more is read for it.
     pub fn is_crowded(&self) -> bool {
         self.down.flying.0 + self.down.filling.len() >= limits::BACKLOG_BYTES_MAX

@@ -363,7 +363,8 @@ impl<'a, R: Rt> Shell<'a, R> {
     /// Writes what is as the socket shall have it.
     fn write_on(&mut self, buf: Buf) {
         let Some(writer) = &mut self.down.writer else { return };
-        if self.core.writes_at_once() {
+        // Events go at once in any case: many streams would each hold an operation for each of theirs.
+        if self.exchange.streams() || self.core.writes_at_once() {
             match writer.try_write(buf.as_slice()) {
                 Err(error) if is_later(&error) => {}
                 result => return self.wrote_down(result, buf),
