@@ -145,7 +145,8 @@ impl Lane {
         };
         self.stage = Stage::Body(reading);
         let streams = matches!(reading, Reading::Events | Reading::Raw);
-        if streams && reads.rules.commit == Commit::Headers {
+        // A 204 has no body in which a cut could be told, and none that could be a stream.
+        if streams && head.status != 204 && reads.rules.commit == Commit::Headers {
             self.ripen(CommittedBy::Head);
         }
         Ok(())
