@@ -720,6 +720,18 @@ fn commit_policies_release_when_they_say() {
     }
 }
 
+/// Found by fuzzing: the head of a 204 was committed, and there was no body to tell the failure in.
+#[test]
+fn a_204_to_a_stream_commits_nothing() {
+    let empty = || say("HTTP/1.1 204 No Content\r\ncontent-type: text/event-stream\r\n\r\n");
+    let mut world = World::new("commit = \"headers\"\n", vec![empty(), say(good("p1"))]);
+    assert_eq!(world.run(true).text(), expected(1));
+    world.acts = vec![empty(), empty()];
+    let report = world.run(true);
+    let by = report.ledger.committed.map(|commit| commit.1);
+    assert_eq!((report.status(), by), (502, Some(CommittedBy::Error)), "{}", report.text());
+}
+
 #[test]
 fn a_full_hold_commits_and_is_counted() {
     let big = event(&"x".repeat(3000));

@@ -215,6 +215,39 @@ fn the_naive_reader_reads() {
     }
 }
 
+/// Found by fuzzing: two quoted strings side by side, and white space at the end, passed as extensions.
+#[test]
+fn the_naive_reader_takes_extensions_by_their_grammar() {
+    let good: [&[u8]; 8] = [
+        b"",
+        b";a",
+        b" ; a",
+        b";a=b;c",
+        b";a = b\t;c",
+        b";a=\"\"",
+        b";a=\"b;\\\"c\"",
+        b";a=\"b\\\\\";c",
+    ];
+    let bad: [&[u8]; 10] = [
+        b"a",
+        b";",
+        b";a;",
+        b";a ",
+        b";a=b\t",
+        b";a=",
+        b";a=\"",
+        b";a=\"b\"\"c\"",
+        b";a=\"b\"c",
+        b";a=\"b\\\"",
+    ];
+    for text in good {
+        assert!(naive::is_extensions(text), "{}", String::from_utf8_lossy(text));
+    }
+    for text in bad {
+        assert!(!naive::is_extensions(text), "{}", String::from_utf8_lossy(text));
+    }
+}
+
 #[test]
 fn what_is_accepted_has_one_meaning() {
     let rounds = std::env::var("HTTP1_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(60_000);

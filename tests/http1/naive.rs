@@ -258,8 +258,21 @@ pub fn is_extensions(text: &[u8]) -> bool {
         let equals = part.iter().position(|b| *b == b'=');
         let (name, value) = part.split_at(equals.unwrap_or(part.len()));
         let value = value.get(1..).map(trim);
-        let string = |v: &[u8]| v.len() > 1 && v.starts_with(b"\"") && v.ends_with(b"\"");
-        is_token(trim(name)) && value.is_none_or(|v| is_token(v) || string(v))
+        is_token(trim(name)) && value.is_none_or(|v| is_token(v) || is_quoted(v))
     };
-    !quoted && trim(&parts[0]).is_empty() && parts[1..].iter().all(valid)
+    // The grammar has white space before everything but the end.
+    let whole = !quoted && !text.ends_with(b" ") && !text.ends_with(b"\t");
+    whole && trim(&parts[0]).is_empty() && parts[1..].iter().all(valid)
+}
+
+/// Whether `text` is one quoted string and no more: the first quote that closes it is its last byte.
+fn is_quoted(text: &[u8]) -> bool {
+    let Some(inner) = text.strip_prefix(b"\"") else { return false };
+    let mut escaped = false;
+    let close = inner.iter().position(|byte| {
+        let closes = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        closes
+    });
+    close.is_some_and(|at| at + 1 == inner.len())
 }

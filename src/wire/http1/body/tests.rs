@@ -85,6 +85,7 @@ fn broken_chunks_are_refused() {
         (b"5;a=\"b\r\n", BodyFault::ChunkExtension),
         (b"5;a=\"b\\\r\n", BodyFault::ChunkExtension),
         (b"5;a=\"b\"c\r\n", BodyFault::ChunkExtension),
+        (b"5;a=\"b\"\"c\"\r\n", BodyFault::ChunkExtension),
         (b"5;a=(b)\r\n", BodyFault::ChunkExtension),
         (b"5\rhello\r\n", BodyFault::LineEnd),
         (b"5\r\nhello!", BodyFault::LineEnd),
