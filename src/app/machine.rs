@@ -1,5 +1,5 @@
 //! What the machine gives: descriptors and memory. Says at the start whether they hold what is configured,
-//! and watches the memory on a thread of its own, since a core never reads a file.
+//! has memory given in small pages, and watches it on a thread of its own, since a core never reads a file.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -31,6 +31,16 @@ pub fn raise_descriptors() {
         // A refusal leaves the soft limit as it was.
         let _ = rlimit::Resource::NOFILE.set(hard, hard);
     }
+}
+
+/// Takes memory in pages of the usual size only (PR_SET_THP_DISABLE, prctl(2)). The allocator asks for huge
+/// ones where the system gives them to who asks, and what streams need lies so scattered that 2 MiB are
+/// resident for some KiB in use: 2,000 streams took 49 MiB with them and 35 without, at the same cost in CPU.
+#[allow(unsafe_code)]
+pub fn refuse_huge_pages() {
+    let (on, none): (libc::c_ulong, libc::c_ulong) = (1, 0);
+    // SAFETY: the call takes numbers only. A refusal leaves huge pages as they were, which is no harm.
+    unsafe { libc::prctl(libc::PR_SET_THP_DISABLE, on, none, none, none) };
 }
 
 /// What of `[server]` depends on the machine: a `connections_max` that is not given is what descriptors

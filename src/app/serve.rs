@@ -123,6 +123,7 @@ impl Running {
 pub fn run(path: Option<&Path>, handover: Option<&Path>) -> Result<(), Stop> {
     let signals = Signals::watch().map_err(Stop::failed)?;
     machine::raise_descriptors();
+    machine::refuse_huge_pages();
     let activated = sockets::activated().map_err(Stop::failed)?;
     let (config, origin, sandbox) = match configured(path)? {
         Some((config, origin)) => (config, origin, None),

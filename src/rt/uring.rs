@@ -4,7 +4,7 @@
 //! `docs/runtime.md`; the laws of the seam in `rt/mod.rs`.
 
 use std::cell::{Cell, RefCell};
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io::{self, Write as _};
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd as _, OwnedFd, RawFd};
@@ -81,7 +81,7 @@ impl Bell {
             let mut heard = pin!(self.near.readable(false));
             let mut due = pin!(due);
             // The kernel knows of the wait before the bell is rung; otherwise it would be over at once.
-            std::future::poll_fn(|cx| match heard.as_mut().poll(cx) {
+            poll_fn(|cx| match heard.as_mut().poll(cx) {
                 Poll::Ready(early) => Poll::Ready(early),
                 Poll::Pending => due.as_mut().poll(cx).map(Ok),
             })
@@ -217,7 +217,7 @@ impl Rt for Mono {
         // Boxed out here: inside, the task would be in the block twice.
         let mut task = Box::pin(task);
         monoio::spawn(async move {
-            std::future::poll_fn(|cx| {
+            poll_fn(|cx| {
                 let polled = std::panic::catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)));
                 polled.unwrap_or_else(|_| {
                     panics.set(panics.get() + 1);
@@ -233,7 +233,8 @@ impl Rt for Mono {
         &self,
         addr: SocketAddr,
     ) -> impl Future<Output = io::Result<(MonoReader, MonoWriter)>> + 'static {
-        async move { halves(TcpStream::connect_addr(addr).await?) }
+        let ring = self.ring;
+        async move { halves(TcpStream::connect_addr(addr).await?, ring) }
     }
 
     /// A timer alone would not show it: timers are looked at in each round of the loop, and a round on
@@ -289,11 +290,11 @@ pub fn listen(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-fn halves(stream: TcpStream) -> io::Result<(MonoReader, MonoWriter)> {
+fn halves(stream: TcpStream, ring: bool) -> io::Result<(MonoReader, MonoWriter)> {
     stream.set_nodelay(true)?;
     let fd = stream.as_raw_fd();
     let (read, write) = stream.into_split();
-    Ok((MonoReader { half: read, fd }, MonoWriter { half: write, fd }))
+    Ok((MonoReader { half: read, fd, ring }, MonoWriter { half: write, fd }))
 }
 
 /// Dissolves the connection: the peer gets its reset now, whatever else holds the descriptor. Not by
@@ -310,12 +311,21 @@ fn disconnect(reader: &MonoReader) {
 
 /// Waits until there is something to read.
 #[allow(unsafe_code)]
-async fn readable(half: OwnedReadHalf<TcpStream>) -> io::Result<()> {
+async fn readable(half: OwnedReadHalf<TcpStream>, ring: bool) -> io::Result<()> {
     // SAFETY: the cell is kept alive by `half`; `readable` takes `&TcpStream` and only clones its
     // descriptor, and every other use of the cell is on this thread and holds no reference while it waits
     // for the kernel's answer but to the same descriptor.
     let stream = unsafe { &*half.0.get() };
-    stream.readable(false).await
+    if !ring {
+        // What epoll told before may have been read since: the socket is asked, by a call of its own. What it
+        // tells from here on is news, and is believed, as nobody reads beside a wait.
+        let mut asked = pin!(stream.readable(false));
+        let asked = poll_fn(|cx| Poll::Ready(asked.as_mut().poll(cx))).await;
+        if let Poll::Ready(done) = asked {
+            return done;
+        }
+    }
+    stream.readable(!ring).await
 }
 
 /// The descriptor of a half, for calls that don't wait.
@@ -346,18 +356,20 @@ const NOBODY_LEN: libc::socklen_t = size_of::<libc::sockaddr>() as libc::socklen
 pub struct MonoReader {
     half: OwnedReadHalf<TcpStream>,
     fd: RawFd,
+    /// Whether the runtime is io_uring's.
+    ring: bool,
 }
 
 impl Reader for MonoReader {
     type Stop = MonoStop;
 
     fn ready(&self) -> impl Future<Output = io::Result<()>> + 'static {
-        readable(OwnedReadHalf(self.half.0.clone()))
+        readable(OwnedReadHalf(self.half.0.clone()), self.ring)
     }
 
     fn watching(&self) -> Watching {
-        let half = OwnedReadHalf(self.half.0.clone());
-        Watching::new(move || readable(OwnedReadHalf(half.0.clone())))
+        let (half, ring) = (OwnedReadHalf(self.half.0.clone()), self.ring);
+        Watching::new(move || readable(OwnedReadHalf(half.0.clone()), ring))
     }
 
     #[allow(unsafe_code)]
@@ -494,7 +506,7 @@ impl Accept<Mono> for MonoListener {
         let (listener, watch, silence) = match &self.inner {
             Listening::Epoll(listener) => {
                 let (stream, peer) = listener.cancelable_accept(stop).await?;
-                let (reader, writer) = halves(stream)?;
+                let (reader, writer) = halves(stream, false)?;
                 return Ok((reader, writer, peer));
             }
             Listening::Ring { listener, watch, silence } => (listener, watch, &silence.0),
@@ -502,7 +514,7 @@ impl Accept<Mono> for MonoListener {
         loop {
             match listener.accept() {
                 Ok((stream, peer)) => {
-                    let (reader, writer) = halves(TcpStream::from_std(stream)?)?;
+                    let (reader, writer) = halves(TcpStream::from_std(stream)?, true)?;
                     return Ok((reader, writer, peer));
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
@@ -513,7 +525,7 @@ impl Accept<Mono> for MonoListener {
             let Some(quiet) = &mut lent.what else { return Err(stopped()) };
             let mut stopped = pin!(quiet.cancelable_read(Vec::with_capacity(1), stop.clone()));
             let mut ready = pin!(watch.readable(false));
-            std::future::poll_fn(|cx| {
+            poll_fn(|cx| {
                 if let Poll::Ready((result, _)) = stopped.as_mut().poll(cx) {
                     return Poll::Ready(result.map(|_| ()));
                 }
