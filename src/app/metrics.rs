@@ -157,8 +157,9 @@ impl Watch for Metrics {
         }
     }
 
-    fn late(&self, core: CoreId, late: Ms) {
+    fn late(&self, core: CoreId, late: Ms, waiting: usize) {
         self.row(core).late.set(u64::from(late.0));
+        self.row(core).waiting.set(waiting as u64);
     }
 
     fn no_descriptor(&self, core: CoreId, news: bool) {

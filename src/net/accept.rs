@@ -51,18 +51,19 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, listener: R::Listener) {
                 }
             }
         };
-        if let Err(error) = take(&core, accepted) {
-            if is_stopped(&error) {
-                break;
-            }
-            // No descriptors, or the peer is gone already: a pause keeps this from spinning.
-            let mut pause = PAUSE;
-            if is_exhausted(&error) {
+        let pause = match take(&core, accepted) {
+            Ok(true) => continue,
+            // A late core has no time to refuse more: they wait in the listener's queue.
+            Ok(false) => QUEUE_PAUSE,
+            Err(error) if is_stopped(&error) => break,
+            Err(error) if is_exhausted(&error) => {
                 core.miss_descriptor();
-                pause = EXHAUSTED_PAUSE;
+                EXHAUSTED_PAUSE
             }
-            core.rt.sleep_until(core.rt.now() + pause).await;
-        }
+            // The peer is gone already: a pause keeps this from spinning.
+            Err(_) => PAUSE,
+        };
+        core.rt.sleep_until(core.rt.now() + pause).await;
     }
     if core.beacon.level() == Level::Draining && !core.shared.is_handed_on() {
         empty(&core, &listener, &mut stop).await;
@@ -92,27 +93,31 @@ async fn empty<R: Rt>(core: &Rc<Core<R>>, listener: &R::Listener, stop: &mut R::
     }
 }
 
-/// Serves a connection, or says what went wrong.
+/// Serves a connection, or says what went wrong; false if there is no time to refuse another.
 fn take<R: Rt>(
     core: &Rc<Core<R>>,
     accepted: io::Result<(R::Reader, R::Writer, SocketAddr)>,
-) -> io::Result<()> {
+) -> io::Result<bool> {
     let (reader, writer, peer) = accepted?;
-    match core.enter(peer.ip()) {
-        Ok(entry) => core.rt.spawn(conn::run(core.clone(), entry, reader, writer)),
-        Err(_) => match Refusing::take(&core.shared) {
-            Some(place) => core.rt.spawn(conn::refuse(core.clone(), place, reader, writer)),
-            // Too many even to be told: a reset costs nobody anything, and says try again.
-            None => R::abort(reader, writer),
-        },
+    if let Ok(entry) = core.enter(peer.ip()) {
+        core.rt.spawn(conn::run(core.clone(), entry, reader, writer));
+        return Ok(true);
     }
-    Ok(())
+    let paid = core.gate.pay();
+    match Refusing::take(&core.shared).filter(|_| paid) {
+        Some(place) => core.rt.spawn(conn::refuse(core.clone(), place, reader, writer)),
+        // Too many even to be told: a reset costs nobody anything, and says try again.
+        None => R::abort(reader, writer),
+    }
+    Ok(paid)
 }
 
 /// After an accept that failed since the peer was gone already, and after many that did not: just no spin.
 const PAUSE: Ms = Ms(1);
 /// So many connections are taken before others have their turn.
 const AT_ONCE_MAX: u32 = 64;
+/// Where there was no time to refuse a connection: until there is some again.
+const QUEUE_PAUSE: Ms = Ms(50);
 /// Without descriptors: short enough that nobody waits for long once they are back.
 const EXHAUSTED_PAUSE: Ms = Ms(20);
 /// How long connections that go on coming are taken after the process was asked to end.

@@ -22,6 +22,7 @@ use crate::net::beacon::Level;
 use crate::net::core::{Core, Entry, Snapshot};
 use crate::net::down::{Down, Hello, Received};
 use crate::net::drive;
+use crate::net::gate::Verdict;
 use crate::net::intake::{self, Intake};
 use crate::net::load::{self, Holding, Refusing, Seat, Shed};
 use crate::net::pace::Pace;
@@ -56,9 +57,18 @@ pub async fn run<R: Rt>(core: Rc<Core<R>>, entry: Entry<R>, reader: R::Reader, w
 /// Serves requests until one is the last.
 async fn requests<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>) {
     while wait_for_request(core, down).await {
-        let snapshot = core.shared.snapshot();
+        let mut snapshot = core.shared.snapshot();
+        let late = (&core.lateness, core.rt.now());
+        let verdict = match core.gate.judge(late, &snapshot.server) {
+            Some(verdict) => verdict,
+            None => {
+                let verdict = Box::pin(core.gate.wait()).await;
+                snapshot = core.shared.snapshot();
+                verdict
+            }
+        };
         // Boxed, so that an idle connection holds no exchange's worth of state.
-        let keep = Box::pin(serve_one(core, down, snapshot)).await;
+        let keep = Box::pin(serve_one(core, down, snapshot, verdict)).await;
         if !keep {
             Box::pin(end(core, down)).await;
             return;
@@ -172,7 +182,12 @@ async fn wait_for_request<R: Rt>(core: &Core<R>, down: &mut Down<R>) -> bool {
 }
 
 /// Reads one request and serves it; says whether the connection can carry another.
-async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<Snapshot>) -> bool {
+async fn serve_one<R: Rt>(
+    core: &Rc<Core<R>>,
+    down: &mut Down<R>,
+    snapshot: Arc<Snapshot>,
+    verdict: Verdict,
+) -> bool {
     let head = match read_head(core, down, &snapshot).await {
         Ok(head) => head,
         Err(Stopped::Silently | Stopped::TooMuch) => return false,
@@ -193,9 +208,9 @@ async fn serve_one<R: Rt>(core: &Rc<Core<R>>, down: &mut Down<R>, snapshot: Arc<
     let mut intake = intake::open(core, &snapshot, &head, &down.rx.as_slice()[..head.len]);
     // What is answered from the config alone is never too much.
     let works = intake.ledger.surface != Surface::Models;
-    let (key, late) = (intake.key, (&core.lateness, core.rt.now()));
+    let key = intake.key;
     let judged = (works && intake.refused.is_none())
-        .then(|| load::judge(&core.shared, &snapshot, late, key, has_body(&head)))
+        .then(|| load::judge(&core.shared, &snapshot, verdict, key, has_body(&head)))
         .flatten();
     if judged.is_none() {
         intake.take_fields(&head, &down.rx.as_slice()[..head.len]);

@@ -14,6 +14,7 @@ use crate::config::{GatewayKey, Problem, Server};
 use crate::exchange::Cx;
 use crate::net::accept;
 use crate::net::beacon::{Beacon, Level};
+use crate::net::gate::Gate;
 use crate::net::load::{Lateness, Load, Shed};
 use crate::net::names::Names;
 use crate::net::pool::Pool;
@@ -216,6 +217,8 @@ pub struct Core<R: Rt> {
     pub rng: RefCell<Rng>,
     /// How late this core's event loop is.
     pub lateness: Lateness,
+    /// Where requests wait that a late core has no time for.
+    pub(super) gate: Gate,
     /// The wall clock as it was read last, and when.
     clock: Cell<(Tick, UnixMs)>,
     turn: Cell<u32>,
@@ -238,6 +241,7 @@ impl<R: Rt> Core<R> {
             memory: RefCell::new(Vec::new()),
             rng: RefCell::new(Rng::new(seed)),
             lateness: Lateness::default(),
+            gate: Gate::new(),
             clock: Cell::new((Tick::NEVER, UnixMs(0))),
             turn: Cell::new(0),
             exchanges: Cell::new(0),
@@ -383,12 +387,17 @@ pub async fn serve<R: Rt>(
 
 /// Measures how late the event loop is, until the core stops.
 async fn tell_lateness<R: Rt>(core: &Core<R>) {
+    core.lateness.expect(core.rt.now() + LAG_AFTER);
     while core.beacon.level() < Level::Stopping {
-        core.lateness.expect(core.rt.now() + LAG_AFTER);
         let late = core.rt.lag().await;
-        core.lateness.tell(late, core.shared.snapshot().server.lag_max);
-        core.shared.watch.late(core.id, core.lateness.now());
-        core.rt.sleep_until(core.rt.now() + TICK).await;
+        let most = core.shared.snapshot().server.lag_max;
+        core.lateness.tell(late, most);
+        core.gate.tick(core.rt.used(), core.lateness.is_calm(most));
+        core.shared.watch.late(core.id, core.lateness.now(), core.gate.waiting());
+        // All that comes at once may be in front of the next tick, and is counted as it has its turn.
+        let next = core.rt.now() + TICK;
+        core.lateness.expect(next + LAG_AFTER);
+        core.rt.sleep_until(next).await;
     }
 }
 
@@ -407,6 +416,9 @@ async fn watch_over<R: Rt>(core: &Core<R>) -> bool {
         }
         let level = core.shared.level();
         core.beacon.raise(level);
+        if level > Level::Running {
+            core.gate.open();
+        }
         if level == Level::Stopping || (level == Level::Draining && core.is_done()) {
             return false;
         }

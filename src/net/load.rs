@@ -4,7 +4,8 @@
 //! | what | asked | refused with |
 //! | --- | --- | --- |
 //! | `connections_max`, `connections_per_client` | at accept | a ready-made 503, or only a close |
-//! | `lag_max`, `memory_max` | after the head | 503, `retry-after`, in the client's dialect |
+//! | `lag_max` | before the head is read, by the gate | as much as there is time for: 503, `retry-after`, in the client's dialect |
+//! | `memory_max` | after the head | the same |
 //! | `in_flight_max` | after the head, and when the body is whole | the same |
 //! | `in_flight_max` of a key | the same | 429, the same |
 //!
@@ -23,6 +24,7 @@ use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::config::Server;
 use crate::net::core::{Shared, Snapshot};
+use crate::net::gate::Verdict;
 
 /// Why something is refused though nothing is wrong with it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -210,8 +212,9 @@ fn client_of(peer: IpAddr) -> IpAddr {
 
 /// How late one core's event loop is, and what share of its requests is shed for it. The lateness is the
 /// least of the last ticks, so that one long step is no overload, and a queue that does not go away is. The
-/// share rises with it, stays until the lateness is a fraction of what it may be, and falls slowly: to refuse
-/// all for a moment would empty the queue, and leave the core idle until the next tick.
+/// share rises with it, a little also when the core is less late than it may be and not yet calm, and falls
+/// slowly when it is: to refuse all for a moment would empty the queue, and leave the core idle until the
+/// next tick.
 #[derive(Default)]
 pub struct Lateness {
     last: Cell<[Ms; 3]>,
@@ -232,7 +235,7 @@ impl Lateness {
     /// Counts a tick that does not come as a late one, and again each time that `most` has passed in which
     /// others had their turn: when everybody asks at once it comes only after all of them. A step that is
     /// long, or a machine that stood still, counts once.
-    fn miss(&self, now: Tick, most: Option<Ms>) {
+    pub(super) fn miss(&self, now: Tick, most: Option<Ms>) {
         let (Some(most), Some((due, late))) = (most, self.due.get()) else { return };
         if now > late + most {
             self.tell(now - due, Some(most));
@@ -253,7 +256,7 @@ impl Lateness {
                 (share + step.min(SHARE_UP_MAX)).min(SHARE_MAX)
             }
             // What waits shall not come near the limit again: the less is under way, the less each costs.
-            Some(most) if now.0 > most.0 / CALM => share,
+            _ if !self.is_calm(most) && share > 0 => (share + SHARE_DOWN).min(SHARE_MAX),
             Some(_) => share.saturating_sub(SHARE_DOWN),
         });
     }
@@ -261,6 +264,11 @@ impl Lateness {
     /// How late.
     pub fn now(&self) -> Ms {
         self.last.get().into_iter().min().unwrap_or_default()
+    }
+
+    /// Whether a core that may be late by `most` can take more.
+    pub(super) fn is_calm(&self, most: Option<Ms>) -> bool {
+        most.is_none_or(|most| self.now().0 <= most.0 / CALM)
     }
 
     /// Whether the next request is one of those that are shed.
@@ -281,11 +289,11 @@ const CALM: u32 = 4;
 /// Some are served even so: by them it shows that it is over.
 const SHARE_MAX: u32 = 950;
 
-/// Whether a request is shed, as far as its head can tell.
+/// Whether a request is shed, as far as its head can tell; what the gate said of it is `verdict`.
 pub(super) fn judge(
     shared: &Shared,
     snapshot: &Snapshot,
-    (lateness, now): (&Lateness, Tick),
+    verdict: Verdict,
     key: Option<KeyId>,
     has_body: bool,
 ) -> Option<Shed> {
@@ -293,8 +301,7 @@ pub(super) fn judge(
     let full = |count: &AtomicU32, most: Option<u32>| {
         most.is_some_and(|most| count.load(Ordering::Relaxed) >= most)
     };
-    lateness.miss(now, server.lag_max);
-    if lateness.sheds() {
+    if verdict == Verdict::Shed {
         return Some(Shed::Lag);
     }
     // With none under way, what is resident is the allocator's, and refusing would never bring it down.
@@ -514,11 +521,15 @@ mod tests {
         // Less late than it may be, and not yet calm. The least of three is what counts.
         tell(126, 3);
         let before = shed();
+        tell(126, 5);
+        assert_eq!(shed(), before + 50);
         tell(126, 50);
-        assert_eq!(shed(), before);
+        assert_eq!(shed(), 950);
         tell(125, 10);
-        assert_eq!(shed(), before - 100);
+        assert_eq!(shed(), 850);
         tell(0, 95);
         assert_eq!(shed(), 0);
+        tell(126, 50);
+        assert_eq!(shed(), 0, "late enough to go on shedding, and not to begin");
     }
 }

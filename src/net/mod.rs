@@ -11,6 +11,7 @@ pub mod core;
 pub mod dial;
 pub mod down;
 mod drive;
+pub mod gate;
 mod intake;
 pub mod load;
 pub mod names;

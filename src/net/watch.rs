@@ -74,8 +74,8 @@ pub trait Watch: Send + Sync + 'static {
     fn publishing(&self, _table: &Table) {}
     /// A reload was taken in, or refused. Not on a core.
     fn reloaded(&self, _taken: bool) {}
-    /// How late a core's event loop is, now and then.
-    fn late(&self, _core: CoreId, _late: Ms) {}
+    /// How late a core's event loop is, and how many requests wait at its gate, now and then.
+    fn late(&self, _core: CoreId, _late: Ms, _waiting: usize) {}
     /// An accept or a dial failed for want of a descriptor; `news`: the one before had one.
     fn no_descriptor(&self, _core: CoreId, _news: bool) {}
     /// None has been missing for a while.

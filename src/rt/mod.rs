@@ -48,6 +48,11 @@ pub trait Rt: Clone + 'static {
     /// The wall clock, for the ledger.
     fn wall(&self) -> UnixMs;
 
+    /// CPU time that this core's thread has used, on a clock of its own. Where nobody counts it: all of it.
+    fn used(&self) -> Tick {
+        self.now()
+    }
+
     /// Completes at `at` or up to 1 ms later; never for `Tick::NEVER`. Droppable.
     fn sleep_until(&self, at: Tick) -> impl Future<Output = ()> + 'static;
 

@@ -201,6 +201,14 @@ impl Rt for Mono {
         wall()
     }
 
+    #[allow(unsafe_code)]
+    fn used(&self) -> Tick {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the call writes one `timespec`, which outlives it.
+        unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &raw mut time) };
+        Tick(time.tv_sec.unsigned_abs() * 1_000_000 + time.tv_nsec.unsigned_abs() / 1000)
+    }
+
     fn sleep_until(&self, at: Tick) -> impl Future<Output = ()> + 'static {
         let instant =
             (at != Tick::NEVER).then(|| epoch().checked_add(Duration::from_micros(at.0))).flatten();

@@ -302,6 +302,31 @@ fn a_core_that_is_late_sheds_and_recovers() {
     });
 }
 
+/// More come at once than a late core has time to refuse: the rest waits unread, and is answered too.
+#[test]
+fn a_flood_at_a_late_core_is_answered_to_the_last() {
+    on_both(|driver| {
+        let provider = Provider::saying(good("p0"));
+        let config = String::from("lag_max = \"20ms\"\n") + &providers("", &[provider.addr]);
+        let gateway = Gateway::start(driver, &config);
+        let mut clients: Vec<_> = (0..1_000).map(|_| Client::connect(gateway.addr)).collect();
+        gateway.notes.stall.store(true, Ordering::SeqCst);
+        // Each of the first holds the core for 50 ms: it is late when the others come.
+        let (first, others) = clients.split_at_mut(10);
+        first.iter_mut().for_each(|client| client.send(MODELS));
+        others.iter_mut().for_each(|client| client.send(chat(true, "")));
+        wait_for("a shed request", || (gateway.notes.shed(Shed::Lag) > 0).then_some(()));
+        gateway.notes.stall.store(false, Ordering::SeqCst);
+        assert!(first.iter_mut().all(|client| client.receive().status == 200), "{driver:?}");
+        let answers: Vec<_> = others.iter_mut().map(|client| client.receive()).collect();
+        let served = answers.iter().filter(|answer| answer.status == 200).count();
+        let shed = answers.iter().filter(|answer| answer.status == 503).count();
+        let waited = gateway.notes.waited.load(Ordering::SeqCst);
+        println!("{driver:?}: {served} served, {shed} shed, up to {waited} waited");
+        assert_eq!((served + shed, gateway.notes.shed(Shed::Lag)), (others.len(), shed));
+    });
+}
+
 /// Heads of requests that are refused before their body has come, and with what.
 pub fn refused_uploads() -> Vec<(&'static str, String, u16)> {
     let head = |line: &str, fields: &str| {

@@ -53,6 +53,8 @@ pub struct Notes {
     pub panic_at_end: AtomicBool,
     /// Each request blocks its core for a moment.
     pub stall: AtomicBool,
+    /// The most requests that were seen to wait at the gate of a late core.
+    pub waited: AtomicUsize,
     /// Connections and requests that were refused, by reason.
     pub shed: [AtomicUsize; Shed::ALL.len()],
     /// Why connections came to no TLS session.
@@ -84,6 +86,9 @@ impl Watch for Notes {
             let (_open, never) = channel::<()>();
             let _ = never.recv_timeout(Duration::from_millis(50));
         }
+    }
+    fn late(&self, _core: CoreId, _late: firstbyte::base::tick::Ms, waiting: usize) {
+        self.waited.fetch_max(waiting, Ordering::SeqCst);
     }
     fn ended(&self, _core: CoreId, ledger: Ledger) {
         if self.panic_at_end.swap(false, Ordering::SeqCst) {

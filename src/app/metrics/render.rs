@@ -80,6 +80,9 @@ impl Metrics {
         let help = "How late the latest event loop is, in seconds.";
         let late = self.rows.iter().map(|row| row.late.get()).max().unwrap_or(0) as f64 / 1e3;
         text.single("firstbyte_loop_lag_seconds", Gauge, help, late);
+        let help = "Requests that wait unread, as a late core has no time to refuse them either.";
+        let waiting = self.sum(|row| &row.waiting);
+        text.single("firstbyte_waiting_requests", Gauge, help, waiting);
         let over = u8::from(shared.load.is_over_memory());
         text.single("firstbyte_over_memory", Gauge, "1 while memory_max is exceeded.", over);
         let help = "Connections that came to no TLS session, by reason.";

@@ -234,6 +234,8 @@ pub(super) struct Row {
     pub(super) no_descriptor: Count,
     /// How late the core's event loop is, in milliseconds: a gauge.
     pub(super) late: Count,
+    /// Requests that a late core has not looked at: a gauge.
+    pub(super) waiting: Count,
     pub(super) commit: Histogram,
     pub(super) exchange: Histogram,
     /// By surface, class, ending.
@@ -266,6 +268,7 @@ impl Row {
             no_session: Default::default(),
             no_descriptor: Count::default(),
             late: Count::default(),
+            waiting: Count::default(),
             commit: Histogram::default(),
             exchange: Histogram::default(),
             requests: Default::default(),

@@ -302,9 +302,9 @@ fn what_is_shed_is_counted_by_its_reason() {
     }
     metrics.too_slow(CoreId(1));
     metrics.no_descriptor(CoreId(0), false);
-    metrics.late(CoreId(0), Ms(70));
-    metrics.late(CoreId(1), Ms(250));
-    metrics.late(CoreId(0), Ms(3));
+    metrics.late(CoreId(0), Ms(70), 9);
+    metrics.late(CoreId(1), Ms(250), 3);
+    metrics.late(CoreId(0), Ms(3), 2);
     shared.load.tell_resident(11, 10);
     let scrape = Scrape::of(&metrics, &shared);
     for (count, why) in Shed::ALL.into_iter().enumerate() {
@@ -315,6 +315,7 @@ fn what_is_shed_is_counted_by_its_reason() {
         ("slow_clients_total", 1.0),
         ("descriptors_missing_total", 1.0),
         ("loop_lag_seconds", 0.25),
+        ("waiting_requests", 5.0),
         ("over_memory", 1.0),
     ] {
         assert_eq!(scrape.value(name, &[]), value, "{name}");
