@@ -17,7 +17,7 @@ use crate::route::{self, Judge, Wish};
 
 /// An LLM gateway: a failing provider is replaced until the first byte, and told honestly after it.
 #[derive(Parser)]
-#[command(name = "firstbyte", about)]
+#[command(name = "firstbyte", version, about)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

@@ -583,3 +583,11 @@ fn two_processes_do_not_share_an_address_by_mistake() {
     assert!(said.contains("can't listen on"), "{said}");
     assert_eq!(ask(home.addr, &chat(true, "")).text(), expected("p0"));
 }
+
+#[test]
+fn it_says_which_version_it_is() {
+    let said = Command::new(env!("CARGO_BIN_EXE_firstbyte")).arg("--version").output().unwrap();
+    assert!(said.status.success());
+    let version = concat!("firstbyte ", env!("CARGO_PKG_VERSION"), "\n");
+    assert_eq!(String::from_utf8_lossy(&said.stdout), version);
+}

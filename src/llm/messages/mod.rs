@@ -525,7 +525,7 @@ fn tell_input(open: &mut OpenCall, sink: &mut Sink<'_>) -> bool {
 /// A call's input as JSON text; nothing for `{}`, which is what a streamed block starts with.
 fn input_of(bytes: &[u8], input: Value) -> Vec<u8> {
     match input.kind {
-        Kind::Object if json::members(bytes, input).next().is_none() => Vec::new(),
+        Kind::Object if json::is_empty(bytes, input) => Vec::new(),
         Kind::Null => Vec::new(),
         // Some models put the object into a string.
         Kind::String => json::text(bytes, input).unwrap_or_default().into_owned().into_bytes(),

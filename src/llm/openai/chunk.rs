@@ -61,7 +61,7 @@ impl Chunk {
     /// Whether it has neither a choice nor counts: what Azure's filters found of the prompt, before the
     /// answer has a name.
     pub(super) fn says_nothing(&self, bytes: &[u8]) -> bool {
-        self.choices.is_some() && self.usage.is_none() && self.items(bytes).next().is_none()
+        self.choices.is_some() && self.usage.is_none() && self.is_bare(bytes)
     }
 
     /// Whether the usage is one of OpenAI's own.
@@ -71,13 +71,28 @@ impl Chunk {
 
     /// Whether there is a choice at all.
     pub(super) fn answers(&self, bytes: &[u8]) -> bool {
-        self.choices.is_some_and(|value| value.kind == Kind::Array)
-            && self.items(bytes).next().is_some()
+        !self.is_bare(bytes)
     }
 
-    pub(super) fn items<'b>(&self, bytes: &'b [u8]) -> impl Iterator<Item = Value> + use<'b> {
+    /// Whether there is no choice.
+    pub(super) fn is_bare(&self, bytes: &[u8]) -> bool {
+        let is_list = |value: &Value| value.kind == Kind::Array;
+        self.choices.filter(is_list).is_none_or(|list| json::is_empty(bytes, list))
+    }
+
+    /// The choices, the text of which is in a member named `body`.
+    pub(super) fn items<'b>(
+        &self,
+        bytes: &'b [u8],
+        body: &'b [u8],
+    ) -> impl Iterator<Item = Result<Item, Fault>> + use<'b> {
         let empty = Value { kind: Kind::Array, span: Span::default() };
-        json::items(bytes, self.choices.unwrap_or(empty))
+        let mut items = json::items(bytes, self.choices.unwrap_or(empty));
+        std::iter::from_fn(move || {
+            let mut read = Item::default();
+            let item = items.next_with(|member| read.take(bytes, member, body))?;
+            Some(if item.kind == Kind::Object { Ok(read) } else { Err(Fault::BadFrame) })
+        })
     }
 }
 
@@ -96,24 +111,17 @@ pub(super) struct Item {
 }
 
 impl Item {
-    pub(super) fn read(bytes: &[u8], item: Value, body: &[u8]) -> Result<Item, Fault> {
-        if item.kind != Kind::Object {
-            return Err(Fault::BadFrame);
+    fn take(&mut self, bytes: &[u8], member: Member, body: &[u8]) {
+        let value = member.value;
+        match member.key.of(bytes) {
+            b"index" => self.index = json::as_u64(bytes, value),
+            key if key == body && value.kind == Kind::Object => self.delta = Some(value),
+            b"text" => self.text = has_substance(value).then_some(value),
+            b"finish_reason" if value.kind == Kind::String => self.finish = Some(value.span),
+            b"usage" if value.kind == Kind::Object => self.usage = Some(value),
+            b"error" if value.kind == Kind::Object => self.error = Some(value),
+            _ => {}
         }
-        let mut read = Item::default();
-        for member in json::members(bytes, item) {
-            let value = member.value;
-            match member.key.of(bytes) {
-                b"index" => read.index = json::as_u64(bytes, value),
-                key if key == body && value.kind == Kind::Object => read.delta = Some(value),
-                b"text" => read.text = has_substance(value).then_some(value),
-                b"finish_reason" if value.kind == Kind::String => read.finish = Some(value.span),
-                b"usage" if value.kind == Kind::Object => read.usage = Some(value),
-                b"error" if value.kind == Kind::Object => read.error = Some(value),
-                _ => {}
-            }
-        }
-        Ok(read)
     }
 }
 
@@ -141,8 +149,7 @@ pub(super) fn strict_delta(choice: &mut Choice, bytes: &[u8], delta: Value) -> O
 }
 
 /// Whether a whole message is one of OpenAI's own.
-pub(super) fn strict_message(bytes: &[u8], item: Value) -> bool {
-    let Ok(item) = Item::read(bytes, item, b"message") else { return false };
+pub(super) fn strict_message(bytes: &[u8], item: &Item) -> bool {
     let (Some(message), None, None) = (item.delta, item.usage, item.error) else { return false };
     let (mut thought, mut renamed) = (false, false);
     let (mut content, mut list) = (Kind::Null, None);

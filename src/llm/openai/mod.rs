@@ -26,7 +26,7 @@ use crate::llm::event::{Finish, Mark, Usage};
 use crate::llm::provider::{Refusal, Refused, Said};
 use crate::llm::sink::{Piece, Sink};
 use crate::wire::Span;
-use crate::wire::json::{self, Kind, Top, Value};
+use crate::wire::json::{self, Kind, Top};
 
 use self::chunk::{Chunk, Item, strict_delta, strict_message};
 use self::loose::Choice;
@@ -247,8 +247,8 @@ impl Answer {
         sink: &mut Sink<'_>,
     ) -> Result<Mark, Fault> {
         let (mut substance, mut repeated) = (false, SmallVec::<[Span; 1]>::new());
-        for item in chunk.items(bytes) {
-            let item = Item::read(bytes, item, b"text")?;
+        for item in chunk.items(bytes, b"text") {
+            let item = item?;
             let choice = self.choice(item.index.unwrap_or(0))?;
             substance |= item.text.is_some();
             if let Some(span) = item.finish {
@@ -271,7 +271,7 @@ impl Answer {
         repeated: &mut SmallVec<[Span; 1]>,
         substance: &mut bool,
     ) -> Result<bool, Fault> {
-        let bare = chunk.items(bytes).next().is_none();
+        let bare = chunk.is_bare(bytes);
         if chunk.choices.is_none() || (chunk.is_nameless && !bare) {
             return Ok(false);
         }
@@ -281,8 +281,8 @@ impl Answer {
             }
             self.usage_passed = true;
         }
-        for item in chunk.items(bytes) {
-            let item = Item::read(bytes, item, b"delta")?;
+        for item in chunk.items(bytes, b"delta") {
+            let item = item?;
             let (Some(index), Some(delta)) = (item.index, item.delta) else { return Ok(false) };
             if item.usage.is_some() || item.error.is_some() {
                 return Ok(false);
@@ -321,20 +321,13 @@ impl Answer {
         let id = chunk.id.map(|id| Piece::Raw(loose::inside(bytes, id)));
         sink.start(id, Some(chunk.created));
         let mut substance = false;
-        for item in chunk.items(bytes) {
-            substance |= self.tell_item(bytes, item, b"delta", sink)?;
+        for item in chunk.items(bytes, b"delta") {
+            substance |= self.tell_item(bytes, item?, sink)?;
         }
         Ok(substance)
     }
 
-    fn tell_item(
-        &mut self,
-        bytes: &[u8],
-        item: Value,
-        body: &[u8],
-        sink: &mut Sink<'_>,
-    ) -> Result<bool, Fault> {
-        let item = Item::read(bytes, item, body)?;
+    fn tell_item(&mut self, bytes: &[u8], item: Item, sink: &mut Sink<'_>) -> Result<bool, Fault> {
         if let Some((usage, _)) = item.usage.and_then(|usage| loose::usage(bytes, usage)) {
             self.usage = Some(usage);
         }
@@ -381,7 +374,10 @@ impl Answer {
         if chunk.choices.is_none() || chunk.is_text {
             return true;
         }
-        plain && chunk.items(bytes).all(|item| strict_message(bytes, item))
+        plain
+            && chunk
+                .items(bytes, b"message")
+                .all(|item| item.is_ok_and(|i| strict_message(bytes, &i)))
     }
 
     fn tell_whole(
@@ -393,8 +389,8 @@ impl Answer {
         let id = chunk.id.map(|id| Piece::Raw(loose::inside(bytes, id)));
         sink.start(id, Some(chunk.created));
         let mut substance = false;
-        for item in chunk.items(bytes) {
-            substance |= self.tell_item(bytes, item, b"message", sink)?;
+        for item in chunk.items(bytes, b"message") {
+            substance |= self.tell_item(bytes, item?, sink)?;
         }
         Ok(substance)
     }

@@ -104,6 +104,12 @@ pub fn items(bytes: &[u8], array: Value) -> Items<'_> {
     Items { inside: Inside::of(bytes, array, Kind::Array) }
 }
 
+/// Whether an array or object of a validated document has nothing in it; so have values of other kinds.
+pub fn is_empty(bytes: &[u8], container: Value) -> bool {
+    !matches!(container.kind, Kind::Array | Kind::Object)
+        || Inside::of(bytes, container, container.kind).next().is_none()
+}
+
 /// The value of the last member with this key.
 pub fn get(bytes: &[u8], object: Value, name: &str) -> Option<Value> {
     let named = members(bytes, object).filter(|member| member.is(bytes, name));
@@ -234,6 +240,22 @@ impl Iterator for Items<'_> {
     fn next(&mut self) -> Option<Value> {
         let start = self.inside.next()?;
         self.inside.value(start)
+    }
+}
+
+impl Items<'_> {
+    /// The next item, the members of which, if it is an object, `each` gets. Where they end the item does, so
+    /// that it is gone through once.
+    pub fn next_with(&mut self, each: impl FnMut(Member)) -> Option<Value> {
+        let start = self.inside.next()?;
+        if self.inside.bytes.get(start) != Some(&b'{') {
+            return self.inside.value(start);
+        }
+        let mut members = Members { inside: Inside { bytes: self.inside.bytes, at: start + 1 } };
+        members.by_ref().for_each(each);
+        debug_assert!(self.inside.bytes.get(members.inside.at) == Some(&b'}'));
+        self.inside.at = self.inside.bytes.len().min(members.inside.at + 1);
+        Some(Value { kind: Kind::Object, span: Span::new(start, self.inside.at) })
     }
 }
 

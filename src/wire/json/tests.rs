@@ -162,6 +162,23 @@ fn members_are_found() {
 }
 
 #[test]
+fn nothing_is_in_what_is_empty() {
+    for (text, empty) in [
+        ("[]", true),
+        ("{}", true),
+        ("[ \n]", true),
+        ("{\t}", true),
+        ("\"a\"", true),
+        ("1", true),
+        ("[0]", false),
+        ("[ []]", false),
+        ("{\"a\":1}", false),
+    ] {
+        assert_eq!(is_empty(text.as_bytes(), document(text.as_bytes()).unwrap()), empty, "{text}");
+    }
+}
+
+#[test]
 fn strings_are_unescaped() {
     let cases: &[(&str, &str)] = &[
         (r#""""#, ""),
