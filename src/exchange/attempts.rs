@@ -7,7 +7,7 @@ use crate::base::fail::{Failure, Fault};
 use crate::base::limits;
 use crate::base::tick::{Ms, Tick};
 use crate::exchange::ledger::AttemptRecord;
-use crate::exchange::phase::{Lane, LaneId, Phase, Pumped, Stage};
+use crate::exchange::phase::{Lane, LaneId, Phase, Pumped, Reading, Stage};
 use crate::exchange::relay::Reads;
 use crate::exchange::verdict::{self, Verdict};
 use crate::exchange::{Cx, Exchange, Output, Side, answer};
@@ -304,7 +304,13 @@ impl Exchange {
         }
         let Some(race) = self.race_mut() else { return };
         let Some(mut lane) = race.lanes[id.index()].take() else { return };
-        self.outputs.push(Output::Hangup { lane: id });
+        // A whole error is a good end of HTTP: to dial anew would add to the load of a provider that has too
+        // much of it.
+        let is_error = lane.stage == Stage::Body(Reading::Error) && is_of_request(lane.status);
+        self.outputs.push(match is_error && lane.body.is_done() && lane.is_reusable() {
+            true => Output::Release { lane: id },
+            false => Output::Hangup { lane: id },
+        });
         self.close_record(&lane, Some(failure), cx);
         self.settle_health(&mut lane, Some(failure), cx);
         let said = self.said_by(&mut lane, cx);
@@ -470,4 +476,10 @@ pub(super) fn attempt_name(attempt: &Attempt, table: &Table) -> Arc<str> {
         Some(_) => target.name.clone(),
         None => Arc::from(format!("{}/{}", table.providers[target.provider].name, attempt.model)),
     }
+}
+
+/// Whether an error status is about a request or the provider's state, and not about how the connection or
+/// the message on it is understood: what comes next on that may be misunderstood as well.
+fn is_of_request(status: u16) -> bool {
+    matches!(status, 400..=599) && !matches!(status, 408 | 411 | 414 | 417 | 421 | 426 | 431)
 }

@@ -30,7 +30,7 @@ impl Exchange {
             ledger.ending = Ending::Good;
         }
         self.count(&lane, cx);
-        let reusable = lane.sent && lane.head_keeps;
+        let reusable = lane.is_reusable();
         self.outputs.push(match lane.body.is_done() {
             true if reusable => Output::Release { lane: id },
             false if reusable && lane.body.ends_by_itself() => {

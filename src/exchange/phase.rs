@@ -228,6 +228,11 @@ impl Lane {
         }
     }
 
+    /// Whether the connection can carry another request once the answer's framing has ended.
+    pub(super) fn is_reusable(&self) -> bool {
+        self.sent && self.head_keeps
+    }
+
     /// The lane may read again: what it was silent for meanwhile is not its fault, so the limits on
     /// its silence move by as much.
     pub(super) fn resume(&mut self, now: Tick) {

@@ -412,6 +412,35 @@ fn one_connection_serves_many_requests_upstream() {
     });
 }
 
+/// A refusal that is whole ends its request, not its connection; one that is not whole ends both.
+#[test]
+fn a_provider_that_refuses_keeps_its_connection() {
+    let whole = "HTTP/1.1 503 X\r\ncontent-length: 2\r\n\r\n{}";
+    let cases = [
+        (whole, 1),
+        ("HTTP/1.1 429 X\r\ntransfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", 1),
+        ("HTTP/1.1 503 X\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}", 5),
+        ("HTTP/1.0 503 X\r\ncontent-length: 2\r\n\r\n{}", 5),
+        ("HTTP/1.1 503 X\r\ncontent-length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\n", 5),
+        ("HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: 0\r\n\r\n", 5),
+    ];
+    on_both(|driver| {
+        for (said, connections) in cases {
+            let failing = Provider::start(move |call| call.as_mut().unwrap().say(said));
+            let backup = Provider::start(|call| call.as_mut().unwrap().say(good("p1")));
+            let config = providers("breaker = \"off\"\n", &[failing.addr, backup.addr]);
+            let gateway = Gateway::start(driver, &config);
+            let mut client = Client::connect(gateway.addr);
+            for _ in 0..5 {
+                client.send(chat(true, ""));
+                assert_eq!(client.receive().text(), expected("p1"), "{driver:?}: {said}");
+            }
+            let accepted = failing.accepted.lock().unwrap().try_iter().count();
+            assert_eq!(accepted, connections, "{driver:?}: {said}");
+        }
+    });
+}
+
 #[test]
 fn a_provider_that_closes_idle_connections_is_never_noticed() {
     on_both(|driver| {

@@ -84,7 +84,7 @@ fn play(case: &Case, mode: char, scripted: &Scripted, addr: SocketAddr) -> Resul
     }
     let reused = scripted.last.load(Ordering::SeqCst) == first;
     match (case.want[0].as_str(), reused) {
-        ("kept", false) => Err("the connection was not used again".to_owned()),
+        ("kept" | "refused", false) => Err("the connection was not used again".to_owned()),
         ("good." | "next" | "cut", true) => Err("the connection was used again".to_owned()),
         _ => Ok(()),
     }
@@ -104,7 +104,7 @@ fn judge(want: &str, mode: char, answer: &Response) -> Result<(), String> {
     };
     let fits = match want {
         "good" | "good." | "kept" => of("p0"),
-        "next" => answer.status == 200 && of("p1"),
+        "next" | "refused" => answer.status == 200 && of("p1"),
         "cut" => {
             answer.status == 200
                 && text.starts_with(&expected("p0")[..200])
