@@ -25,6 +25,8 @@ pub struct Gate {
     used: Cell<Tick>,
     /// Requests that were let in since then.
     let_in: Cell<usize>,
+    /// Nobody waits any more: the core drains.
+    is_open: Cell<bool>,
 }
 
 /// A request that waits.
@@ -47,7 +49,13 @@ impl Gate {
     /// An empty one.
     pub(super) fn new() -> Gate {
         let purse = Cell::new(PURSE_MAX);
-        Gate { places: RefCell::default(), purse, used: Cell::new(Tick(0)), let_in: Cell::new(0) }
+        Gate {
+            places: RefCell::default(),
+            purse,
+            used: Cell::new(Tick(0)),
+            let_in: Cell::new(0),
+            is_open: Cell::new(false),
+        }
     }
 
     /// How many wait.
@@ -65,6 +73,9 @@ impl Gate {
         if !lateness.sheds() {
             self.let_in.set(self.let_in.get() + 1);
             return Some(Verdict::Serve);
+        }
+        if self.is_open.get() {
+            return Some(Verdict::Shed);
         }
         // Nobody overtakes those that wait.
         (self.places.borrow().is_empty() && self.pay()).then_some(Verdict::Shed)
@@ -105,8 +116,9 @@ impl Gate {
         }
     }
 
-    /// Lets all in: the core drains, and what has come by now is served.
+    /// The core drains: what has come by now is served, and what comes is judged at once.
     pub(super) fn open(&self) {
+        self.is_open.set(true);
         while self.release(Verdict::Serve) {}
     }
 

@@ -105,6 +105,7 @@ fn a_calm_core_and_one_that_drains_serve_who_waits() {
     assert_eq!(serve(3), 37, "a part of them");
     gate.open();
     assert_eq!(serve(37), 0);
+    assert_eq!(verdicts(&gate, &late(), 1_000), [50, 950, 0], "nobody waits any more");
     assert_eq!(gate.purse.get(), 0);
     gate.tick(Tick(0), true);
     assert_eq!(gate.purse.get(), PURSE_MAX, "there is time for refusals");
