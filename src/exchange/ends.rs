@@ -70,7 +70,9 @@ impl Exchange {
             self.down.ended = true;
         } else {
             // Nothing can be added to a body that is not understood: it is left visibly unfinished.
+            // One that the connection's end would make whole ends by a reset.
             self.keep = false;
+            self.is_torn = self.down.framing == Framing::Close;
             self.down.sealed = true;
             self.down.framing = Framing::Close;
         }

@@ -200,6 +200,8 @@ pub struct Exchange {
     armed: Tick,
     keep: bool,
     rest: Option<Body>,
+    /// What was committed is not whole, and only the connection can say so.
+    is_torn: bool,
     /// Memory that is not needed any more: the request's body's after the commit, a whole answer's.
     spent: [Buf; 2],
 }
@@ -244,6 +246,7 @@ impl Exchange {
             armed: Tick::NEVER,
             keep: true,
             rest: None,
+            is_torn: false,
             spent: [const { Buf::new() }; 2],
         }
     }
@@ -360,6 +363,11 @@ impl Exchange {
     /// What is left of the body of a `Drain`.
     pub fn take_rest(&mut self) -> Option<Body> {
         self.rest.take()
+    }
+
+    /// Whether the client's connection shall end by a reset.
+    pub fn is_torn(&self) -> bool {
+        self.is_torn
     }
 
     /// The ledger, once, after `Finish`.

@@ -37,7 +37,7 @@ pub struct Down<R: Rt> {
     readable: bool,
     /// Octets that the socket has accepted so far.
     pub(super) written: u64,
-    /// It was left with octets that it does not take.
+    /// It was left with octets that it does not take, or with an answer that its end would make whole.
     pub(super) is_stuck: bool,
     /// What is between the socket and `rx`, where TLS is spoken.
     pub(super) tls: Option<Box<Secure>>,

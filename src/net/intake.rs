@@ -40,6 +40,8 @@ pub(super) struct Intake {
     dry_run: bool,
     /// The body may name a model.
     json: bool,
+    /// The body has a content coding.
+    is_coded: bool,
     /// `/v1/models/NAME`.
     single: Option<String>,
 }
@@ -92,6 +94,7 @@ pub(super) fn open<R: Rt>(
         deadline: None,
         dry_run: head.field(bytes, b"x-firstbyte-dry-run").is_some_and(|value| value == b"1"),
         json: true,
+        is_coded: false,
         single: None,
     });
     intake.refused = intake.fill(snapshot, head, bytes).err();
@@ -111,7 +114,15 @@ impl Intake {
         self.ledger.surface = surface.as_ref().copied().unwrap_or_default();
         self.key = caller(snapshot, head, bytes)?;
         self.ledger.caller = self.key.map(|id| snapshot.keys[id.index()].name.clone());
-        surface?;
+        let surface = surface?;
+        // What is read has to be plain; what is passed on unread keeps its coding, and the field that says so.
+        let coding = head.field(bytes, b"content-encoding").unwrap_or_default();
+        let is_plain = coding.is_empty() || coding.eq_ignore_ascii_case(b"identity");
+        if !is_plain && surface != Surface::Other {
+            let message = "the request body has a Content-Encoding: send it without one";
+            return Err(error(415, message, None, "unsupported_encoding"));
+        }
+        self.is_coded = !is_plain;
         self.overrides(head, bytes)
     }
 
@@ -135,7 +146,8 @@ impl Intake {
         }
         if self.ledger.surface == Surface::Other {
             let kind = head.field(bytes, b"content-type").unwrap_or_default();
-            self.json = kind.to_ascii_lowercase().starts_with(b"application/json");
+            let is_json = kind.to_ascii_lowercase().starts_with(b"application/json");
+            self.json = is_json && !self.is_coded;
             for name in FORWARDED_UNREAD {
                 if let Some(value) = passing(head, bytes, name) {
                     self.envelope.fields.push((name, value.to_vec()));
@@ -476,10 +488,12 @@ fn upstream_path(surface: Surface, path: &str, query: &str) -> Cow<'static, str>
     };
     let path = path.strip_prefix("/v1").unwrap_or_default();
     if query.is_empty() && path == known {
-        Cow::Borrowed(known)
-    } else {
-        Cow::Owned([path, query].concat())
+        return Cow::Borrowed(known);
     }
+    let target = [path, query].concat();
+    // Clients write `?include[]=x`, which RFC 3986 (3.3, 3.4) has encoded, and providers may insist on that.
+    let has_brackets = target.contains(['[', ']']);
+    Cow::Owned(if has_brackets { target.replace('[', "%5B").replace(']', "%5D") } else { target })
 }
 
 /// A path that can't leave the provider's base path.
@@ -490,7 +504,10 @@ fn is_plain_path(rest: &str) -> bool {
             // Twice, for whoever is behind the provider and decodes again.
             let once = percent_decoded(part);
             [percent_decoded(&once), once].iter().all(|plain| {
-                !matches!(plain.as_str(), "" | "." | "..")
+                // Some servers take what follows a semicolon for a parameter, and look at what is before it.
+                let bare = plain.split(';').next().unwrap_or_default();
+                !plain.is_empty()
+                    && !matches!(bare, "." | "..")
                     && !plain.contains(['/', '\\'])
                     && !plain.contains(|c: char| c.is_ascii_control())
             })
@@ -568,7 +585,7 @@ const FORWARDED: [&str; 5] =
 /// Fields that go upstream with a request in Anthropic's own words.
 const FORWARDED_TO_ANTHROPIC: [&str; 2] = ["anthropic-version", "anthropic-beta"];
 /// Fields that go upstream where the body is passed on unread.
-const FORWARDED_UNREAD: [&str; 2] = ["content-type", "accept"];
+const FORWARDED_UNREAD: [&str; 3] = ["content-type", "content-encoding", "accept"];
 
 #[cfg(test)]
 mod tests {
@@ -581,6 +598,10 @@ mod tests {
             ("files/file-1/content", true),
             ("", false),
             ("..", false),
+            ("files/..;/x", false),
+            ("files/..;a=b/x", false),
+            ("files/.%2e%3Bx/y", false),
+            ("files/a;b=c/x", true),
             ("files/../../admin", false),
             ("files/%2e%2e/x", false),
             ("files/%2F..", false),

@@ -672,3 +672,51 @@ fn a_method_that_is_not_known_is_not_implemented() {
         assert!(answer.field("allow").unwrap().contains("POST"), "{driver:?}");
     });
 }
+
+/// In HTTP/1.0 the connection's end is the answer's: what was cut ends by a reset instead.
+#[test]
+fn a_cut_answer_to_http_1_0_does_not_look_whole() {
+    use std::io::{ErrorKind, Read as _, Write as _};
+
+    on_both(|driver| {
+        let head = "HTTP/1.1 200 OK\r\ncontent-type: application/octet-stream\r\n";
+        // More than is held until it is whole.
+        let half = format!("{head}content-length: 18000000\r\n\r\n{}", "x".repeat(9_000_000));
+        let provider = Provider::saying(half);
+        let config = providers("", &[provider.addr]) + "[passthrough]\nprovider = \"p0\"\n";
+        let gateway = Gateway::start(driver, &config);
+        let mut stream = std::net::TcpStream::connect(gateway.addr).unwrap();
+        stream.set_read_timeout(Some(crate::rig::PATIENCE)).unwrap();
+        stream.write_all(b"GET /v1/files/f/content HTTP/1.0\r\n\r\n").unwrap();
+        let mut answer = Vec::new();
+        let end = stream.read_to_end(&mut answer);
+        assert_eq!(end.map_err(|e| e.kind()), Err(ErrorKind::ConnectionReset), "{driver:?}");
+        assert!(answer.starts_with(b"HTTP/1.1 200 OK\r\n"), "{driver:?}");
+    });
+}
+
+/// A coding is understood nowhere here: what is read has to be plain, what is passed on keeps its name.
+#[test]
+fn a_coded_body_is_passed_on_as_such_or_refused() {
+    on_both(|driver| {
+        let (said, heard) = std::sync::mpsc::channel();
+        let said = std::sync::Mutex::new(said);
+        let provider = Provider::start(move |call| {
+            let call = call.as_mut().unwrap();
+            said.lock().unwrap().send((call.request.to_lowercase(), call.body.clone())).unwrap();
+            call.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")
+        });
+        let config = providers("", &[provider.addr]) + "[passthrough]\nprovider = \"p0\"\n";
+        let gateway = Gateway::start(driver, &config);
+        let coded = "content-type: application/json\r\ncontent-encoding: gzip\r\n";
+        let refused = ask(gateway.addr, &post("/v1/chat/completions", coded, "\u{1f}..."));
+        assert_eq!(refused.status, 415, "{driver:?}");
+        assert!(refused.text().contains("Content-Encoding"), "{driver:?}: {}", refused.text());
+        assert_eq!(ask(gateway.addr, &post("/v1/files?a[]=1", coded, "\u{1f}...")).status, 200);
+        let (head, body) = heard.recv_timeout(crate::rig::PATIENCE).unwrap();
+        assert!(head.starts_with("post /v1/files?a%5b%5d=1 http/1.1\r\n"), "{driver:?}: {head}");
+        assert!(head.contains("\r\ncontent-encoding: gzip\r\n"), "{driver:?}: {head}");
+        assert_eq!(body, b"\x1f...", "{driver:?}");
+        assert!(heard.try_recv().is_err(), "{driver:?}");
+    });
+}

@@ -383,6 +383,7 @@ impl<'a, R: Rt> Shell<'a, R> {
                 self.hang_up(lane);
             }
         }
+        self.down.is_stuck = self.exchange.is_torn();
         if self.down_writing {
             self.down.is_stuck = true;
             self.stop_down.stop();

@@ -104,7 +104,7 @@ fn judge(want: &str, mode: char, answer: &Response) -> Result<(), String> {
     };
     let fits = match want {
         "good" | "good." | "kept" => of("p0"),
-        "next" | "refused" => answer.status == 200 && of("p1"),
+        "next" | "refused" | "either" => answer.status == 200 && of("p1"),
         "cut" => {
             answer.status == 200
                 && text.starts_with(&expected("p0")[..200])

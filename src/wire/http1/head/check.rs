@@ -75,8 +75,8 @@ pub(super) fn is_host(value: &[u8]) -> bool {
         [b'[', rest @ ..] => {
             let Some(close) = memchr::memchr(b']', rest) else { return false };
             let address = &rest[..close];
-            let plain = |b: &u8| b.is_ascii_hexdigit() || matches!(b, b':' | b'.');
-            if address.is_empty() || !address.iter().all(plain) {
+            let text = std::str::from_utf8(address).unwrap_or_default();
+            if text.parse::<std::net::Ipv6Addr>().is_err() {
                 return false;
             }
             (address, &rest[close + 1..])
