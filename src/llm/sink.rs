@@ -240,6 +240,14 @@ impl Sink<'_> {
         }
     }
 
+    /// When the answer was created, in seconds; from here on that stands, also if no provider says so.
+    pub fn created(&mut self) -> u64 {
+        if self.told.created == 0 {
+            self.told.created = self.seconds;
+        }
+        self.told.created
+    }
+
     /// Takes over a choice that was passed on unread so far: whether anything of it went out, which of
     /// its calls had arguments, and whether it is over.
     pub fn adopt(&mut self, choice: u32, begun: bool, argued: &[bool], finished: bool) {
@@ -476,5 +484,28 @@ impl Sink<'_> {
             self.told.choice(choice).begun = true;
         }
         !self.told.whole
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A stream takes its time, and all that is told of it was created at once.
+    #[test]
+    fn an_answer_has_one_time() {
+        for (dialect, name) in
+            [(Dialect::Chat, "\"created\":"), (Dialect::Responses, "\"created_at\":")]
+        {
+            let (mut told, mut out, mut events) = (Told::new(dialect), Buf::new(), 0);
+            for seconds in [7, 8, 9] {
+                let (out, events, told) = (&mut out, &mut events, &mut told);
+                let mut sink = Sink { out, shown: "m", events, id: "r", seconds, told };
+                sink.text(0, Piece::Raw(b"a"));
+            }
+            let out = String::from_utf8(out.as_slice().to_vec()).unwrap();
+            let times: Vec<_> = out.split(name).skip(1).map(|rest| &rest[..1]).collect();
+            assert!(times.len() > 1 && times.iter().all(|time| *time == "7"), "{out}");
+        }
     }
 }

@@ -271,7 +271,7 @@ fn envelope(sink: &mut Sink<'_>, object: &str) {
     } else {
         sink.out.extend(&sink.told.id);
     }
-    let created = if sink.told.created == 0 { sink.seconds } else { sink.told.created };
+    let created = sink.created();
     // Writing to a Buf can't fail.
     let _ = write!(sink.out, "\",\"object\":\"{object}\",\"created\":{created},\"model\":");
     json::write_string(sink.out, sink.shown);

@@ -305,6 +305,7 @@ fn begin(sink: &mut Sink<'_>) {
         return;
     }
     plant(sink);
+    sink.created();
     sink.told.choice(0).begun = true;
     for name in ["response.created", "response.in_progress"] {
         answer_event(sink, name, &|told, envelope, out| response(told, envelope, None, &[], out));
